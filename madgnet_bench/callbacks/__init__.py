@@ -1,0 +1,1 @@
+"""What watches a training: history, case tables, galleries."""

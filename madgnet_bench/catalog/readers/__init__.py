@@ -1,0 +1,1 @@
+"""Readers of official layouts, one data set per file."""

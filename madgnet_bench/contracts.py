@@ -1,0 +1,201 @@
+"""The types that pass from room to room: what the data yields, what a network takes and gives, what an inferer returns.
+
+Sizes: N cases, C image channels, K targets, ``*spatial`` is (H, W) or (D, H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "Context",
+    "Inferer",
+    "Prediction",
+    "Prompts",
+    "SegmentationBatch",
+    "SegmentationLoss",
+    "SegmentationNetwork",
+    "SegmentationOutput",
+]
+
+
+@dataclass
+class SegmentationBatch:
+    """One or several cases, of one or several domains. A data set's item is a batch of one.
+
+    Attributes:
+        image: (N, C, *spatial) float32 in [0, 1], not normalised: each network owns its normalisation and channel rule.
+        mask: (N, K, *spatial) float32 in {0, 1}, one binary channel per target, possibly nested.
+        target_present: (N, K) bool, False where the set does not annotate that target (its mask is zeros then).
+        domain_index: (N,) long, position of the case's domain among the training domains; -1 for an unseen domain.
+        case_index: (N,) long, row of the case in its data set's manifest.
+        spacing: (N, len(spatial)) float32, millimetres per pixel or voxel of the original; 1 where unknown.
+        original_size: (N, len(spatial)) long, size of the original reference.
+        case_id: Identifier of each case in its manifest.
+        group_id: Patient, video or volume that a case belongs to.
+        dataset: Name of each case's data set.
+        modality: Imaging modality of each case.
+        domain: Domain of each case.
+    """
+
+    image: Tensor
+    mask: Tensor
+    target_present: Tensor
+    domain_index: Tensor
+    case_index: Tensor
+    spacing: Tensor
+    original_size: Tensor
+    case_id: list[str]
+    group_id: list[str]
+    dataset: list[str]
+    modality: list[str]
+    domain: list[str]
+
+    def __len__(self) -> int:
+        return len(self.case_id)
+
+    @classmethod
+    def collate(cls, batches: Sequence[Self]) -> Self:
+        """Join batches of equal image size along N.
+
+        Raises:
+            ValueError: The batches differ in channels, targets or size; the message names the cases.
+        """
+        shapes = {(tuple(b.image.shape[1:]), tuple(b.mask.shape[1:])) for b in batches}
+        if len(shapes) > 1:
+            cases = ", ".join(f"{b.dataset[0]}:{b.case_id[0]} {tuple(b.image.shape[1:])}" for b in batches)
+            raise ValueError(f"cases of different shapes cannot share a batch: {cases}")
+        values: dict[str, object] = {}
+        for field in fields(cls):
+            parts = [getattr(batch, field.name) for batch in batches]
+            is_tensor = isinstance(parts[0], Tensor)
+            values[field.name] = torch.cat(parts) if is_tensor else [item for part in parts for item in part]
+        return cls(**values)  # type: ignore[arg-type]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Move every tensor to ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Copy every tensor to page-locked memory, for faster transfer to a GPU."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**{name: function(v) if isinstance(v, Tensor) else v for name, v in values.items()})
+
+
+class Prompts(NamedTuple):
+    """What a promptable network is told about each case, in pixels of the network's input.
+
+    Attributes:
+        points: (N, P, 2) float32, x then y.
+        labels: (N, P) long: 1 foreground, 0 background, -1 padding.
+        boxes: (N, B, 4) float32: left, top, right, bottom.
+        mask: (N, 1, h, w) float32 logits of a coarse mask.
+    """
+
+    points: Tensor | None = None
+    labels: Tensor | None = None
+    boxes: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class Context(NamedTuple):
+    """What a network may be told beside the image.
+
+    Attributes:
+        prompts: Points, boxes or a coarse mask.
+        domain_index: (N,) long domain labels of the cases.
+        embedding: Cached output of the network's own ``encode`` for these images.
+    """
+
+    prompts: Prompts | None = None
+    domain_index: Tensor | None = None
+    embedding: object | None = None
+
+
+class SegmentationOutput(NamedTuple):
+    """What a network returns.
+
+    Attributes:
+        logits: (N, K, *spatial) at the size of the input; a probability is the sigmoid.
+        auxiliary: In training mode, one mapping per supervised stage, deepest first, from ``region``, ``distance`` or
+            ``boundary`` to a map of logits at the size of the input; empty otherwise.
+        features: Feature maps, deepest last, where the network was built with ``return_features``.
+    """
+
+    logits: Tensor
+    auxiliary: tuple[Mapping[str, Tensor], ...] = ()
+    features: tuple[Tensor, ...] = ()
+
+
+class SegmentationNetwork(nn.Module):
+    """Base of every network of the suite.
+
+    A subclass takes ``num_targets`` as its first argument and implements `forward`. A network with a separable encoder
+    also has ``encode(image)`` and ``decode(embedding, ...)``, and its forward is their composition.
+
+    Args:
+        num_targets: Number of binary target channels K, at least 1.
+    """
+
+    def __init__(self, num_targets: int) -> None:
+        super().__init__()
+        if num_targets < 1:
+            raise ValueError(f"num_targets must be at least 1, not {num_targets}")
+        self.num_targets = num_targets
+
+    @property
+    def label(self) -> str:
+        """Name of this configuration in tables; a subclass adds what makes it another row (widths, encoder)."""
+        return type(self).__name__
+
+    def forward(self, image: Tensor, *, context: Context | None = None) -> SegmentationOutput:
+        """Segment a batch of images.
+
+        Args:
+            image: (N, C, *spatial) float in [0, 1], any side lengths.
+            context: Prompts, domain labels or a cached embedding; automatic networks ignore it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement forward")  # abstract, as in nn.Module
+
+
+class Prediction(NamedTuple):
+    """What an inferer returns; all that metrics, ``predict`` and run folders ever see of a network.
+
+    Attributes:
+        probability: (N, K, *spatial) float32 in [0, 1], at the size of the input.
+        uncertainty: (N, K, *spatial) float32, not negative, or None; its unit is the inferer's to state.
+    """
+
+    probability: Tensor
+    uncertainty: Tensor | None = None
+
+
+@runtime_checkable
+class Inferer(Protocol):
+    """How a trained network is applied to cases. Inferers use the images of a batch, never its masks.
+
+    Attributes:
+        adapts: True where inference changes the network's parameters or needs gradients (test-time adaptation).
+    """
+
+    adapts: bool
+
+    def infer(self, network: SegmentationNetwork, batch: SegmentationBatch) -> Prediction:
+        """Predict every case of the batch."""
+        ...
+
+
+class SegmentationLoss(nn.Module):
+    """Base of every loss: named, already weighted terms; the task sums and logs them."""
+
+    def forward(self, output: SegmentationOutput, batch: SegmentationBatch) -> dict[str, Tensor]:
+        """Return the terms of the loss as scalars by name."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement forward")  # abstract, as in nn.Module

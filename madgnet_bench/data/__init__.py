@@ -1,0 +1,1 @@
+"""How data are fed: torch datasets, transforms, samplers, data modules."""

@@ -1,0 +1,1 @@
+"""Losses: named, already weighted terms of a network's output and a batch."""

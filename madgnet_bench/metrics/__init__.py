@@ -1,0 +1,1 @@
+"""Measures: per-case functions first, then torchmetrics state on top."""

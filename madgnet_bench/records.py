@@ -1,0 +1,338 @@
+"""Run folders: what a training leaves behind, how it is named, written atomically and read back. No torch.
+
+A run folder ``runs/<suite>/<run_id>/`` holds::
+
+    config.yaml        the resolved configuration; `fit --config` on it repeats the run
+    environment.json   versions, hardware, command
+    manifests/         the cases of every data set used, as CSV
+    history.csv        one row per epoch
+    checkpoints/       last.ckpt and, where the protocol chooses by validation, best.ckpt
+    cases.csv          one row per tested case and target
+    predictions/       overlays and masks: none, selected or all
+    result.json        summary per data set and target, keyed by the sha256 of cases.csv; written last
+    log.txt            what was printed
+
+A folder without ``result.json`` is an interrupted run, and starting the same configuration again resumes it.
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from madgnet_bench.errors import RunError
+
+__all__ = [
+    "EMPTY_CASES",
+    "SCHEMA_VERSION",
+    "UNIDENTIFYING_KEYS",
+    "CaseRow",
+    "RunFolder",
+    "find_runs",
+    "run_id",
+    "summarize",
+    "write_atomically",
+]
+
+SCHEMA_VERSION = 1
+"""Version of the layout of every file written here; a reader refuses a newer one."""
+
+UNIDENTIFYING_KEYS = (
+    "config",
+    "ckpt_path",
+    "data_root",
+    "run",
+    "run.*",
+    "trainer.accelerator",
+    "trainer.default_root_dir",
+    "trainer.devices",
+    "trainer.enable_checkpointing",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.logger",
+    "trainer.logger.*",
+    "trainer.num_nodes",
+    "trainer.profiler",
+    "trainer.strategy",
+    "trainer.use_distributed_sampler",
+    "data.init_args.num_workers",
+)
+"""Configuration keys that do not make another experiment (paths, devices, workers, loggers, verbosity) and so stay out of
+`run_id`. ``data.init_args.batch_size`` is the batch over all devices, so the effective batch and the seed are in."""
+
+EMPTY_CASES = ("neither", "reference", "prediction", "both")
+"""The four empty-mask cases: which of reference and prediction holds no foreground."""
+
+_IDENTITY = ("case_id", "group_id", "dataset", "modality", "domain", "setting", "target", "protocol", "empty_case")
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """One tested case and target.
+
+    Attributes:
+        case_id: Identifier in the data set's manifest.
+        group_id: Patient, video or volume.
+        dataset: Name of the data set.
+        modality: Imaging modality.
+        domain: Domain inside the data set.
+        setting: ``"seen"`` or ``"unseen"``.
+        target: Name of the target.
+        protocol: Text of the protocol, its departures included.
+        empty_case: One of `EMPTY_CASES`.
+        measures: Value per measure, all as fractions in [0, 1].
+    """
+
+    case_id: str
+    group_id: str
+    dataset: str
+    modality: str
+    domain: str
+    setting: Literal["seen", "unseen"]
+    target: str
+    protocol: str
+    empty_case: str
+    measures: Mapping[str, float]
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """What must be unique in a table, and by which it is sorted."""
+        return (self.setting, self.dataset, self.target, self.case_id, self.protocol)
+
+
+def run_id(config: Mapping[str, Any], manifests: Mapping[str, str], protocol: str) -> str:
+    """Name a run by what makes its result: twelve hexadecimal digits.
+
+    Args:
+        config: Resolved configuration, nested mappings of plain values; `UNIDENTIFYING_KEYS` are ignored.
+        manifests: The sha256 of the manifest of every data set, by its name.
+        protocol: Text of the protocol.
+
+    >>> a = run_id({"seed_everything": 1, "data_root": "/a"}, {"x": "00"}, "madgnet")
+    >>> b = run_id({"data_root": "/b", "seed_everything": 1}, {"x": "00"}, "madgnet")
+    >>> a == b, a == run_id({"seed_everything": 2}, {"x": "00"}, "madgnet")
+    (True, False)
+    """
+    kept = {key: value for key, value in _flatten(config) if not any(fnmatch.fnmatch(key, p) for p in UNIDENTIFYING_KEYS)}
+    identity = {"config": kept, "manifests": dict(manifests), "protocol": protocol}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield dotted keys and leaves; list positions are keys too."""
+    if isinstance(value, Mapping):
+        for key in value:
+            yield from _flatten(value[key], f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list | tuple):
+        yield f"{prefix}.length", len(value)
+        for position, item in enumerate(value):
+            yield from _flatten(item, f"{prefix}.{position}")
+    else:
+        yield prefix, value
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader, or a kill at any moment, sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: The folder; need not exist yet.
+    """
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def cases_file(self) -> Path:
+        """One row per tested case and target."""
+        return self.path / "cases.csv"
+
+    @property
+    def history_file(self) -> Path:
+        """One row per epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def result_file(self) -> Path:
+        """The summary, written last."""
+        return self.path / "result.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def state(self) -> Literal["new", "interrupted", "done"]:
+        """``done`` once the result is written, ``interrupted`` while only other files are there."""
+        if self.result_file.is_file():
+            return "done"
+        return "interrupted" if self.path.is_dir() and any(self.path.iterdir()) else "new"
+
+    def write_cases(self, rows: Sequence[CaseRow]) -> None:
+        """Write the case table, sorted.
+
+        Raises:
+            RunError: Two rows are of the same case, target and protocol, or rows differ in their measures.
+        """
+        ordered = sorted(rows, key=lambda row: row.key)
+        keys = [row.key for row in ordered]
+        twice = sorted({key for before, key in itertools.pairwise(keys) if before == key})
+        if twice:
+            raise RunError(f"{self.cases_file}: {len(twice)} cases stand twice, first {twice[0]}; nothing was written.")
+        names = list(ordered[0].measures) if ordered else []
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["schema_version", *_IDENTITY, *names])
+        for row in ordered:
+            if list(row.measures) != names:
+                raise RunError(f"{self.cases_file}: {row.key} has measures {list(row.measures)}, the others {names}.")
+            identity = [getattr(row, name) for name in _IDENTITY]
+            writer.writerow([SCHEMA_VERSION, *identity, *(f"{row.measures[name]:.8g}" for name in names)])
+        write_atomically(self.cases_file, stream.getvalue())
+
+    def read_cases(self) -> list[CaseRow]:
+        """Read the case table back.
+
+        Raises:
+            RunError: The file is missing, truncated or of a newer schema; the message says which.
+        """
+        try:
+            with self.cases_file.open(encoding="utf-8", newline="") as stream:
+                table = list(csv.DictReader(stream))
+        except FileNotFoundError:
+            raise RunError(f"{self.cases_file}: no case table; the run was interrupted. Start it again to finish it.") from None
+        rows = []
+        for line, record in enumerate(table, start=2):
+            missing = [name for name in ("schema_version", *_IDENTITY) if record.get(name) is None]
+            if missing or None in record.values() or None in record:
+                raise RunError(f"{self.cases_file}, line {line}: truncated or damaged row. Test the run again.")
+            _check_schema(self.cases_file, record.pop("schema_version"))
+            identity = {name: record.pop(name) for name in _IDENTITY}
+            try:
+                measures = {name: float(value) for name, value in record.items()}
+            except ValueError as error:
+                raise RunError(f"{self.cases_file}, line {line}: {error}. Test the run again.") from None
+            rows.append(CaseRow(**identity, measures=measures))  # type: ignore[arg-type]
+        return rows
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write the summary last and atomically; it adds the schema version and the sha256 of the case table."""
+        content = {"schema_version": SCHEMA_VERSION, "cases_sha256": _sha256(self.cases_file), **result}
+        write_atomically(self.result_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def read_result(self) -> dict[str, Any]:
+        """Read the summary.
+
+        Raises:
+            RunError: It is missing, not JSON, of a newer schema, or the case table changed since it was written.
+        """
+        try:
+            result = json.loads(self.result_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path}: no result.json; the run was interrupted. Start it again to finish it.") from None
+        except json.JSONDecodeError as error:
+            raise RunError(f"{self.result_file}: not JSON ({error}). Delete it and start the run again.") from None
+        _check_schema(self.result_file, result.get("schema_version"))
+        if result.get("cases_sha256") != _sha256(self.cases_file):
+            raise RunError(f"{self.cases_file}: changed since result.json was written. Delete both and test the run again.")
+        return result
+
+    def append_history(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Write one epoch's row and drop rows of this and later epochs, which an interrupted run may have left."""
+        rows = [row for row in self.read_history() if row["epoch"] < epoch] + [{"epoch": epoch, **values}]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, ["schema_version", *names], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            shown = {name: f"{value:.8g}" for name, value in row.items()}
+            writer.writerow({"schema_version": SCHEMA_VERSION, **shown})
+        write_atomically(self.history_file, stream.getvalue())
+
+    def read_history(self) -> list[dict[str, float]]:
+        """Read the epochs' rows; an absent file has none."""
+        if not self.history_file.is_file():
+            return []
+        with self.history_file.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        for row in rows:
+            _check_schema(self.history_file, row.pop("schema_version"))
+        return [{name: float(value) for name, value in row.items() if value} for row in rows]
+
+
+def summarize(rows: Sequence[CaseRow]) -> list[dict[str, Any]]:
+    """Average the case rows into cells of one setting, data set, target and protocol.
+
+    Returns:
+        One mapping per cell: ``setting, dataset, target, protocol, modality, domain, cases``, ``empty`` (how many cases of
+        each of `EMPTY_CASES`) and ``measures`` (mean over cases).
+    """
+    cells: dict[tuple[str, ...], list[CaseRow]] = {}
+    for row in rows:
+        cells.setdefault((row.setting, row.dataset, row.target, row.protocol), []).append(row)
+    return [
+        {
+            "setting": setting,
+            "dataset": dataset,
+            "target": target,
+            "protocol": protocol,
+            "modality": group[0].modality,
+            "domain": group[0].domain,
+            "cases": len(group),
+            "empty": {name: sum(row.empty_case == name for row in group) for name in EMPTY_CASES},
+            "measures": {name: fmean(row.measures[name] for row in group) for name in group[0].measures},
+        }
+        for (setting, dataset, target, protocol), group in sorted(cells.items())
+    ]
+
+
+def find_runs(root: Path) -> list[RunFolder]:
+    """Find the run folders in ``root``, at any depth, sorted by path; a run folder is one that holds a config.yaml."""
+    return [RunFolder(path.parent) for path in sorted(root.rglob("config.yaml"))]
+
+
+def _check_schema(path: Path, version: object) -> None:
+    """Refuse a file of another schema version."""
+    if not re.fullmatch(r"\d+", str(version)):
+        raise RunError(f"{path}: no schema version; not written by madgnet-bench, or damaged.")
+    if int(str(version)) > SCHEMA_VERSION:
+        raise RunError(f"{path}: schema {version} is newer than this version reads ({SCHEMA_VERSION}). Upgrade madgnet-bench.")
+
+
+def _sha256(path: Path) -> str:
+    """Hash a file; an absent one hashes to nothing."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

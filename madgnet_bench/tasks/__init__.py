@@ -1,0 +1,1 @@
+"""LightningModules: how an injected network is trained and tested."""
