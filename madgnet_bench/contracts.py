@@ -5,9 +5,10 @@ Sizes: N cases, C image channels, K targets, ``*spatial`` is (H, W) or (D, H, W)
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -61,21 +62,23 @@ class SegmentationBatch:
 
     @classmethod
     def collate(cls, batches: Sequence[Self]) -> Self:
-        """Join batches of equal image size along N.
+        """Join batches of equal image size along N; where some images have one channel, it is repeated to the others' number.
 
         Raises:
-            ValueError: The batches differ in channels, targets or size; the message names the cases.
+            ValueError: The batches differ in channels (other than one), targets or size; the message names the cases.
         """
-        shapes = {(tuple(b.image.shape[1:]), tuple(b.mask.shape[1:])) for b in batches}
+        channels = max(batch.image.shape[1] for batch in batches)
+        images = [b.image.expand(-1, channels, *b.image.shape[2:]) if b.image.shape[1] == 1 else b.image for b in batches]
+        shapes = {(tuple(i.shape[1:]), tuple(b.mask.shape[1:])) for i, b in zip(images, batches, strict=True)}
         if len(shapes) > 1:
             cases = ", ".join(f"{b.dataset[0]}:{b.case_id[0]} {tuple(b.image.shape[1:])}" for b in batches)
             raise ValueError(f"cases of different shapes cannot share a batch: {cases}")
-        values: dict[str, object] = {}
+        values: dict[str, Any] = {}
         for field in fields(cls):
-            parts = [getattr(batch, field.name) for batch in batches]
+            parts = images if field.name == "image" else [getattr(batch, field.name) for batch in batches]
             is_tensor = isinstance(parts[0], Tensor)
             values[field.name] = torch.cat(parts) if is_tensor else [item for part in parts for item in part]
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**values)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Move every tensor to ``device``."""
@@ -86,8 +89,9 @@ class SegmentationBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self)(**{name: function(v) if isinstance(v, Tensor) else v for name, v in values.items()})
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: function(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return type(self)(**(values | moved))
 
 
 class Prompts(NamedTuple):
@@ -178,19 +182,19 @@ class Prediction(NamedTuple):
     uncertainty: Tensor | None = None
 
 
-@runtime_checkable
-class Inferer(Protocol):
+class Inferer(ABC):
     """How a trained network is applied to cases. Inferers use the images of a batch, never its masks.
 
     Attributes:
-        adapts: True where inference changes the network's parameters or needs gradients (test-time adaptation).
+        adapts: True where inference changes the network's parameters or needs gradients (test-time adaptation); the trainer
+            then runs without inference mode.
     """
 
-    adapts: bool
+    adapts: bool = False
 
+    @abstractmethod
     def infer(self, network: SegmentationNetwork, batch: SegmentationBatch) -> Prediction:
         """Predict every case of the batch."""
-        ...
 
 
 class SegmentationLoss(nn.Module):

@@ -44,6 +44,7 @@ __all__ = [
     "run_id",
     "summarize",
     "write_atomically",
+    "write_json",
 ]
 
 SCHEMA_VERSION = 1
@@ -68,6 +69,7 @@ UNIDENTIFYING_KEYS = (
     "trainer.profiler",
     "trainer.strategy",
     "trainer.use_distributed_sampler",
+    "data.init_args.eval_batch_size",
     "data.init_args.num_workers",
 )
 """Configuration keys that do not make another experiment (paths, devices, workers, loggers, verbosity) and so stay out of
@@ -117,7 +119,7 @@ def run_id(config: Mapping[str, Any], manifests: Mapping[str, str], protocol: st
     """Name a run by what makes its result: twelve hexadecimal digits.
 
     Args:
-        config: Resolved configuration, nested mappings of plain values; `UNIDENTIFYING_KEYS` are ignored.
+        config: Resolved configuration, nested mappings of plain values; `UNIDENTIFYING_KEYS` and all below them are ignored.
         manifests: The sha256 of the manifest of every data set, by its name.
         protocol: Text of the protocol.
 
@@ -126,7 +128,8 @@ def run_id(config: Mapping[str, Any], manifests: Mapping[str, str], protocol: st
     >>> a == b, a == run_id({"seed_everything": 2}, {"x": "00"}, "madgnet")
     (True, False)
     """
-    kept = {key: value for key, value in _flatten(config) if not any(fnmatch.fnmatch(key, p) for p in UNIDENTIFYING_KEYS)}
+    ignored = [name for key in UNIDENTIFYING_KEYS for name in (key, f"{key}.*")]
+    kept = {key: value for key, value in _flatten(config) if not any(fnmatch.fnmatch(key, name) for name in ignored)}
     identity = {"config": kept, "manifests": dict(manifests), "protocol": protocol}
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -158,6 +161,11 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON, atomically; NaN is refused."""
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 @dataclass(frozen=True)
@@ -235,6 +243,8 @@ class RunFolder:
                 table = list(csv.DictReader(stream))
         except FileNotFoundError:
             raise RunError(f"{self.cases_file}: no case table; the run was interrupted. Start it again to finish it.") from None
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise RunError(f"{self.cases_file}: not a case table ({error}). Test the run again.") from None
         rows = []
         for line, record in enumerate(table, start=2):
             missing = [name for name in ("schema_version", *_IDENTITY) if record.get(name) is None]
@@ -252,7 +262,7 @@ class RunFolder:
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write the summary last and atomically; it adds the schema version and the sha256 of the case table."""
         content = {"schema_version": SCHEMA_VERSION, "cases_sha256": _sha256(self.cases_file), **result}
-        write_atomically(self.result_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        write_json(self.result_file, content)
 
     def read_result(self) -> dict[str, Any]:
         """Read the summary.
@@ -264,8 +274,10 @@ class RunFolder:
             result = json.loads(self.result_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"{self.path}: no result.json; the run was interrupted. Start it again to finish it.") from None
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # not JSON, or not even text
             raise RunError(f"{self.result_file}: not JSON ({error}). Delete it and start the run again.") from None
+        if not isinstance(result, dict):
+            raise RunError(f"{self.result_file}: not a result. Delete it and start the run again.")
         _check_schema(self.result_file, result.get("schema_version"))
         if result.get("cases_sha256") != _sha256(self.cases_file):
             raise RunError(f"{self.cases_file}: changed since result.json was written. Delete both and test the run again.")

@@ -57,6 +57,10 @@ class SegmentationDataset(ABC):
             FileProblem: The file is missing, damaged, or not a mask by the rule of this set.
         """
 
+    def file(self, path: str) -> str:
+        """Where a path of a case lies, as the user would find it."""
+        return path
+
     def spacing(self, case: Case) -> tuple[float, ...] | None:
         """Millimetres per pixel or voxel along the spatial axes, or None where unknown."""
         return None
@@ -95,9 +99,10 @@ class SegmentationDataset(ABC):
             image, mask = arrays
             if image.shape[:-1] != mask.shape[1:]:
                 sizes = f"mask is {_size(mask.shape[1:])}, image is {_size(image.shape[:-1])}"
-                problems.append(Problem(case.mask, sizes, "export the mask at the image's size"))
+                problems.append(Problem(self.file(case.mask), sizes, "export the mask at the image's size"))
             if not np.isfinite(image).all():
-                problems.append(Problem(case.image, "holds NaN or infinite values", "export the image again without them"))
+                fix = "export the image again without them"
+                problems.append(Problem(self.file(case.image), "holds NaN or infinite values", fix))
         return problems
 
 

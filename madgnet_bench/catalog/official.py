@@ -1,0 +1,161 @@
+"""The data sets known by name: one table of readers, and the data set that a name, a domain and a data root make."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madgnet_bench.catalog.datasets import SegmentationDataset
+from madgnet_bench.catalog.images import read_masks
+from madgnet_bench.catalog.manifest import Case, Split
+from madgnet_bench.catalog.readers.base import Entry, Reader
+from madgnet_bench.catalog.readers.bbbc039 import Bbbc039
+from madgnet_bench.catalog.readers.busi import Busi
+from madgnet_bench.catalog.readers.chasedb1 import Chasedb1
+from madgnet_bench.catalog.readers.dsb2018 import Dsb2018
+from madgnet_bench.catalog.readers.isic2017_val_400 import Isic2017Val400
+from madgnet_bench.catalog.readers.kvasir_seg import KvasirSeg, KvasirSeg256
+from madgnet_bench.catalog.readers.monuseg2018_test import Monuseg2018Test
+from madgnet_bench.catalog.readers.shenzhen_lung_512 import ShenzhenLung512
+from madgnet_bench.catalog.readers.sunnybrook import Sunnybrook
+from madgnet_bench.catalog.splits import split_by_group
+from madgnet_bench.errors import ConfigError, Problem
+
+__all__ = ["DATA_ROOT_VARIABLE", "READERS", "CatalogDataset", "find_data_root"]
+
+DATA_ROOT_VARIABLE = "MADGNET_BENCH_DATA"
+"""Environment variable that names the data root where no argument does."""
+
+READERS: dict[str, Reader] = {
+    reader.card.name: reader
+    for reader in (
+        Bbbc039(),
+        Busi(),
+        Chasedb1(),
+        Dsb2018(),
+        Isic2017Val400(),
+        KvasirSeg(),
+        KvasirSeg256(),
+        Monuseg2018Test(),
+        ShenzhenLung512(),
+        Sunnybrook(),
+    )
+}
+"""Every data set that can be named, by name."""
+
+_FRACTIONS = (0.7, 0.1, 0.2)
+_SEED = 0
+
+
+class CatalogDataset(SegmentationDataset):
+    """A public data set in its official layout, or one domain of it. Building one touches no file.
+
+    Every domain is split on its own, so that choosing one domain does not move a case of another to a different split;
+    the card's ``split_rule`` states the rule.
+
+    Args:
+        name: Name of the data set; ``madgnet-bench data list`` shows them.
+        domain: Only this domain of it.
+        data_root: Folder that holds a folder per data set; None takes the environment variable ``MADGNET_BENCH_DATA``.
+
+    Raises:
+        ConfigError: The name or the domain is unknown; the message gives the nearest valid one.
+    """
+
+    def __init__(self, name: str, *, domain: str | None = None, data_root: str | None = None) -> None:
+        if name not in READERS:
+            raise ConfigError(f"unknown data set {name!r}: {_advice(name, sorted(READERS))}")
+        self._reader = READERS[name]
+        self.card = self._reader.card
+        if domain is not None and domain not in self.card.domains:
+            raise ConfigError(f"{name} has no domain {domain!r}: {_advice(domain, self.card.domains)}")
+        self.name = name if domain is None else f"{name}/{domain}"
+        self._domain = domain
+        self._data_root = data_root
+
+    @property
+    def folder(self) -> Path:
+        """Where this data set lies.
+
+        Raises:
+            ConfigError: No data root is given.
+        """
+        return find_data_root(self._data_root) / self.card.name
+
+    def scan(self) -> tuple[list[Case], list[Problem]]:
+        """List the cases of the chosen domain, or of all, with their splits."""
+        folder = self.folder
+        if not folder.is_dir():
+            fix = f"copy the data set there (layout: {self.card.layout}) or give another data root"
+            return [], [Problem(str(folder), "the folder is missing", fix)]
+        entries, problems = self._reader.list_entries(folder)
+        splits = self._splits(entries)
+        cases = [
+            Case(
+                case_id=entry.case_id,
+                group_id=entry.group_id,
+                image=entry.image,
+                mask=entry.mask,
+                split=splits[entry.case_id],
+                domain=entry.domain,
+            )
+            for entry in entries
+            if self._domain in (None, entry.domain)
+        ]
+        return cases, problems
+
+    def file(self, path: str) -> str:
+        """Where a path of a case lies."""
+        return str(self.folder / path)
+
+    def read_image(self, case: Case) -> NDArray[np.uint8]:
+        """Decode an image by the rule of this set: (H, W, C) uint8.
+
+        Raises:
+            FileProblem: The file cannot be used.
+        """
+        return self._reader.read_image(self.folder / case.image)
+
+    def read_mask(self, case: Case) -> NDArray[np.uint8]:
+        """Decode a reference by the rule of this set: (K, H, W) uint8 in {0, 1}.
+
+        Raises:
+            FileProblem: A file cannot be used, or is not a mask by that rule.
+        """
+        return read_masks(self.folder, case.mask, read=self._reader.read_mask)
+
+    def _splits(self, entries: Sequence[Entry]) -> dict[str, Split]:
+        """The split of each case: see `readers.base.SPLIT_BY_GROUP` and `TEST_ONLY`."""
+        splits: dict[str, Split] = {entry.case_id: "test" for entry in entries}
+        if self._reader.test_only:
+            return splits
+        for domain in {entry.domain for entry in entries}:
+            groups = {entry.case_id: entry.group_id for entry in entries if entry.domain == domain}
+            if len(set(groups.values())) >= 3:
+                splits |= split_by_group(groups, fractions=_FRACTIONS, seed=_SEED)
+        return splits
+
+
+def find_data_root(data_root: str | None = None) -> Path:
+    """The folder that holds a folder per data set: the argument, else what the environment variable names.
+
+    Raises:
+        ConfigError: Neither is given.
+    """
+    found = data_root or os.environ.get(DATA_ROOT_VARIABLE)
+    if not found:
+        raise ConfigError(f"no data root: pass --data_root FOLDER, or set {DATA_ROOT_VARIABLE} to the folder of the data sets.")
+    return Path(found).expanduser()
+
+
+def _advice(word: str, valid: Sequence[str]) -> str:
+    """Name the nearest valid word, and all of them."""
+    if not valid:
+        return "it is one domain; leave the domain out."
+    near = get_close_matches(word, valid, n=1, cutoff=0.5)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"Valid: {', '.join(valid)}."

@@ -1,0 +1,402 @@
+"""`fit`, `validate`, `test` and `predict`: the LightningCLI of the suite."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from madgnet_bench import records
+from madgnet_bench.callbacks.gallery import MaskWriter, TestGallery
+from madgnet_bench.callbacks.history import History
+from madgnet_bench.catalog.datasets import check_datasets
+from madgnet_bench.cli.classes import SeenUnseenDataModule, SegmentationTask
+from madgnet_bench.cli.environment import describe_environment, describe_hardware, describe_package
+from madgnet_bench.cli.messages import condense
+from madgnet_bench.data.image_folder import ImageFolderDataModule
+from madgnet_bench.data.seen_unseen import check_unseen
+from madgnet_bench.errors import ConfigError, RunError
+from madgnet_bench.records import RunFolder
+
+__all__ = ["BenchCLI", "RunOptions", "fit", "predict", "test", "validate"]
+
+_log = logging.getLogger("madgnet_bench")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run is written; no part of its identity.
+
+    Attributes:
+        suite: Folder inside ``root`` that holds the run.
+        root: Folder of all runs.
+        predictions: Which tested cases are kept as pictures: the best and worst of each set, all masks too, or none.
+        overwrite: Train again where the same run is already done.
+    """
+
+    suite: str = "adhoc"
+    root: str = "runs"
+    predictions: Literal["none", "selected", "all"] = "selected"
+    overwrite: bool = False
+
+
+class BenchCLI(LightningCLI):
+    """Parses a configuration, builds what it names and runs one subcommand.
+
+    Args:
+        arguments: Subcommand and options.
+        folder: The run folder that `test` writes to; `fit` finds its own.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, folder: RunFolder | None = None) -> None:
+        self.folder = folder
+        self.status = 0
+        quiet = {"exit_on_error": False}
+        super().__init__(
+            SegmentationTask,
+            SeenUnseenDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            trainer_defaults={
+                "max_epochs": 50,
+                "logger": False,
+                "deterministic": "warn",
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,
+                "enable_model_summary": False,
+                "enable_progress_bar": sys.stderr.isatty(),
+            },
+            parser_kwargs={name: dict(quiet) for name in self.subcommands()} | quiet,
+            args=list(arguments),
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what belongs to no class, and give shared values to every class that needs them."""
+        parser.add_argument("--protocol", type=str, default="madgnet", help="evaluation protocol, such as madgnet[size=192]")
+        parser.add_argument(
+            "--data_root", type=str | None, default=None, help="folder of the data sets; sets MADGNET_BENCH_DATA"
+        )
+        parser.add_class_arguments(RunOptions, "run")
+        parser.set_defaults({"model": {"class_path": "SupervisedTask"}, "data": {"class_path": "SeenUnseenDataModule"}})
+        for part in ("model", "data"):
+            parser.link_arguments("protocol", f"{part}.init_args.protocol")
+            parser.link_arguments("seed_everything", f"{part}.init_args.seed", compute_fn=int)
+        parser.link_arguments("data.num_targets", "model.init_args.network.init_args.num_targets", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Tell the catalog where data lie; processes started from here inherit it."""
+        root = self._get(self.config, "data_root")
+        if root is not None:
+            os.environ["MADGNET_BENCH_DATA"] = str(Path(root).expanduser().resolve())
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer around the run folder."""
+        callbacks: list[Callback] = []
+        if self.subcommand == "fit":
+            if _is_first_process():
+                datasets = [*self.datamodule.seen, *self.datamodule.unseen]
+                check_datasets(datasets)
+                check_unseen(self.datamodule.seen, self.datamodule.unseen)
+            self.folder = self._run_folder()
+            callbacks += [History(self.folder), *self._checkpoints(self.folder)]
+        keep = self._get(self.config_init, "run").predictions
+        if self.folder is not None and keep != "none":
+            callbacks.append(TestGallery(self.folder.path / "predictions", protocol=self.model.protocol, keep=keep))
+        if self.folder is not None:
+            kwargs["default_root_dir"] = str(self.folder.path)
+        kwargs["inference_mode"] = not self.model.inferer.adapts
+        trainer_config = {**self._get(self.config_init, "trainer"), **kwargs}
+        return self._instantiate_trainer(trainer_config, callbacks)
+
+    def fit(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
+        """Train, test the chosen checkpoint everywhere and write the run folder; resume a run that was interrupted."""
+        folder = self.folder
+        assert folder is not None  # set with the trainer
+        if folder.state == "done" and not self._get(self.config_init, "run").overwrite:
+            folder.read_result()
+            _say(f"{folder.path}: already done; --run.overwrite true trains it again.\n{_table(folder.read_cases())}")
+            return
+        resume = self._prepare_folder(folder)
+        started = time.monotonic()
+        with _logging_to(folder.path / "log.txt"):
+            options["ckpt_path"] = options.get("ckpt_path") or resume
+            self.trainer.fit(model, datamodule=datamodule, **options)
+            seconds = time.monotonic() - started
+            chosen = folder.checkpoints / f"{model.protocol.checkpoint}.ckpt"
+            self.trainer.test(model, datamodule=datamodule, ckpt_path=str(chosen), weights_only=True, verbose=False)
+            self._finish(folder, chosen, seconds)
+
+    def validate(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
+        """Print the seen validation measures of a checkpoint."""
+        (measures, *_) = self.trainer.validate(model, datamodule=datamodule, verbose=False, **_kept(options)) or [{}]
+        for name, value in measures.items():
+            _say(f"{name}  {value:.4f}")
+
+    def test(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
+        """Test a checkpoint; write it to its run folder where one was named."""
+        started = time.monotonic()
+        self.trainer.test(model, datamodule=datamodule, verbose=False, **_kept(options))
+        if self.folder is not None:
+            self._finish(self.folder, Path(options["ckpt_path"]), time.monotonic() - started)
+        elif self.trainer.is_global_zero:
+            _say(_table(model.test_rows))
+
+    def predict(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
+        """Predict the loaders that the caller of `predict` puts in place; see there."""
+
+    def _run_folder(self) -> RunFolder:
+        """The folder that this configuration, data and protocol lead to."""
+        options = self._get(self.config_init, "run")
+        identity = records.run_id(self._resolved(), self._manifests(), str(self.model.protocol))
+        return RunFolder(Path(options.root) / options.suite / identity)
+
+    def _prepare_folder(self, folder: RunFolder) -> str | None:
+        """Write what is known before training; return the checkpoint to resume from, if there is one."""
+        last = folder.checkpoints / "last.ckpt"
+        overwrite = folder.state == "done"
+        resume = str(last) if last.is_file() and not overwrite else None
+        if _is_first_process():
+            if overwrite:
+                folder.result_file.unlink()
+                folder.history_file.unlink(missing_ok=True)
+            state = f"resuming the interrupted run from {last}" if resume else "starting"
+            _say(f"{folder.path}: {state}")
+            configuration = yaml.safe_dump(self._resolved(), sort_keys=False)
+            command = f"# Repeat with: madgnet-bench fit --config {folder.config_file}\n"
+            records.write_atomically(folder.config_file, command + configuration)
+            records.write_json(folder.path / "environment.json", describe_environment())
+            for source in (*self.datamodule.seen, *self.datamodule.unseen):
+                path = folder.path / "manifests" / f"{source.name.replace('/', '_')}.csv"
+                records.write_atomically(path, source.manifest.to_csv())
+        return resume
+
+    def _finish(self, folder: RunFolder, checkpoint: Path, seconds: float) -> None:
+        """Write case table and result, on the first process only, and print the table."""
+        if not self.trainer.is_global_zero:
+            return
+        rows = self.model.test_rows
+        folder.result_file.unlink(missing_ok=True)
+        folder.write_cases(rows)
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+        history = {int(row["epoch"]): row for row in folder.read_history()}
+        epoch = int(state["epoch"])
+        folder.write_result(
+            {
+                "run_id": folder.path.name,
+                "suite": folder.path.parent.name,
+                "network": self.model.network.label,
+                "parameters": sum(parameter.numel() for parameter in self.model.network.parameters()),
+                "seed": int(self._get(self.config, "seed_everything")),
+                "epochs": self.trainer.max_epochs,
+                "image_size": self.datamodule.image_size,
+                "protocol": str(self.model.protocol),
+                "checkpoint": {
+                    "rule": self.model.protocol.checkpoint,
+                    "epoch": epoch,
+                    "monitor": "val/dsc",
+                    "value": history.get(epoch, {}).get("val/dsc"),
+                },
+                "training_sets": [source.name for source in self.datamodule.seen],
+                "manifests": self._manifests(),
+                "cells": records.summarize(rows),
+                "package": describe_package(),
+                "hardware": describe_hardware(self.trainer),
+                "seconds": round(seconds, 1),
+                "deviations": [],
+            }
+        )
+        table = _table(rows)
+        _log.info("tested %s (epoch %d)\n%s", checkpoint, epoch + 1, table)
+        _say(f"{table}\nrun folder: {folder.path}")
+
+    def _checkpoints(self, folder: RunFolder) -> list[ModelCheckpoint]:
+        """The last epoch, to resume from, and the best by seen validation where the protocol chooses by it."""
+        common: dict[str, Any] = {
+            "dirpath": folder.checkpoints,
+            "auto_insert_metric_name": False,
+            "enable_version_counter": False,
+            "save_on_train_epoch_end": True,
+        }
+        callbacks = [ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **common)]
+        if self.model.protocol.checkpoint == "best":
+            if not any(source.manifest.rows("val") for source in self.datamodule.seen):
+                raise ConfigError(
+                    f"protocol {self.model.protocol} chooses the checkpoint by validation, but no seen set has validation "
+                    f"cases; use the protocol {self.model.protocol.name}[checkpoint=last]."
+                )
+            callbacks.insert(0, ModelCheckpoint(filename="best", monitor="val/dsc", mode="max", save_top_k=1, **common))
+        return callbacks
+
+    def _resolved(self) -> dict[str, Any]:
+        """The whole configuration as plain values, defaults included, without what only `fit` takes."""
+        assert self.subcommand is not None
+        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        plain = yaml.safe_load(text)
+        return {key: value for key, value in plain.items() if key not in ("config", "ckpt_path", "weights_only")}
+
+    def _manifests(self) -> dict[str, str]:
+        return {source.name: source.manifest.sha256 for source in (*self.datamodule.seen, *self.datamodule.unseen)}
+
+
+def fit(arguments: Sequence[str]) -> int:
+    """`madgnet-bench fit`; see `BenchCLI.fit`."""
+    _run(["fit", *arguments])
+    return 0
+
+
+def validate(arguments: Sequence[str]) -> int:
+    """`madgnet-bench validate`; see `BenchCLI.validate`."""
+    known, rest = _known("validate", "measure a checkpoint on the seen validation sets").parse_known_args(arguments)
+    _run(["validate", *_of_run(known.run), *rest])
+    return 0
+
+
+def test(arguments: Sequence[str]) -> int:
+    """`madgnet-bench test`; see `BenchCLI.test`."""
+    known, rest = _known("test", "test a checkpoint; with RUN, write the run's tables again").parse_known_args(arguments)
+    _run(["test", *_of_run(known.run), *rest], folder=RunFolder(Path(known.run)) if known.run else None)
+    return 0
+
+
+def predict(arguments: Sequence[str]) -> int:
+    """`madgnet-bench predict`: masks and overlays for a folder of images, at the images' own size."""
+    parser = _known("predict", "write a mask (0 and 255) and an overlay for every image of a folder")
+    parser.add_argument("--images", required=True, help="folder of images; subfolders are included")
+    parser.add_argument("--output", default="predictions", help="folder to write to (default: predictions)")
+    known, rest = parser.parse_known_args(arguments)
+    cli = _run(["predict", *_of_run(known.run), *rest])
+    model, data = cli.model, cli.datamodule
+    images = ImageFolderDataModule(Path(known.images), image_size=data.image_size, num_targets=data.num_targets)
+    writer = MaskWriter(Path(known.output), Path(known.images), targets=data.targets, threshold=model.protocol.threshold)
+    cli.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+    checkpoint = cli.config["predict"].get("ckpt_path")
+    if checkpoint is None:
+        raise ConfigError("predict needs a trained network: name a run folder, or pass --ckpt_path.")
+    cli.trainer.predict(model, datamodule=images, ckpt_path=checkpoint, weights_only=True, return_predictions=False)
+    _say(f"{writer.written} images: masks and overlays are in {known.output}")
+    return 0
+
+
+def _known(command: str, summary: str) -> argparse.ArgumentParser:
+    """The options of a command beside the configuration's."""
+    parser = argparse.ArgumentParser(
+        prog=f"madgnet-bench {command}",
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog="Every key of the configuration may follow, such as --data_root or --trainer.accelerator; see fit --help.",
+    )
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a run folder; or pass --config and --ckpt_path")
+    return parser
+
+
+def _of_run(run: str | None) -> list[str]:
+    """The configuration and the chosen checkpoint of a run folder, as options."""
+    if run is None:
+        return []
+    folder = RunFolder(Path(run))
+    if not folder.config_file.is_file():
+        raise RunError(f"{run}: not a run folder (no config.yaml); `madgnet-bench leaderboard` lists runs.")
+    from madgnet_bench.protocol import Protocol
+
+    rule = Protocol.parse(str(yaml.safe_load(folder.config_file.read_text())["protocol"])).checkpoint
+    checkpoint = folder.checkpoints / f"{rule}.ckpt"
+    if not checkpoint.is_file():
+        raise RunError(
+            f"{checkpoint}: no such checkpoint; start the run again with: madgnet-bench fit --config {folder.config_file}"
+        )
+    return ["--config", str(folder.config_file), "--ckpt_path", str(checkpoint)]
+
+
+def _run(arguments: list[str], *, folder: RunFolder | None = None) -> BenchCLI:
+    """Run one subcommand, with errors of the configuration turned into a few lines."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    _log.setLevel(logging.INFO)
+    if not _log.handlers:
+        _log.addHandler(logging.StreamHandler(sys.stderr))
+    for message in (
+        ".*args parameter is intended to run.*",
+        ".*does not have many workers.*",
+        ".*number of training batches.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    try:
+        return BenchCLI(arguments, folder=folder)
+    except ArgumentError as error:
+        raise ConfigError(condense(str(error))) from None
+
+
+class _logging_to:  # a context manager that reads like a function
+    """Copy the log of the suite and of the trainer into a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._handler = logging.FileHandler(path, encoding="utf-8") if _is_first_process() else logging.NullHandler()
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+
+    def __enter__(self) -> None:
+        for name in ("madgnet_bench", "lightning.pytorch"):
+            logging.getLogger(name).addHandler(self._handler)
+
+    def __exit__(self, *error: object) -> None:
+        if error[1] is not None:
+            _log.error("stopped by %r", error[1])
+        for name in ("madgnet_bench", "lightning.pytorch"):
+            logging.getLogger(name).removeHandler(self._handler)
+        self._handler.close()
+
+
+def _is_first_process() -> bool:
+    """Whether this is the process that writes; true before any other is started."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+
+
+def _kept(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a trainer method, without its own verbosity; a checkpoint is needed.
+
+    Raises:
+        ConfigError: No checkpoint was named.
+    """
+    if options.get("ckpt_path") is None:
+        raise ConfigError("no trained network: name a run folder, or pass --ckpt_path.")
+    return {name: value for name, value in options.items() if name != "verbose"} | {"weights_only": True}
+
+
+def _table(rows: Sequence[records.CaseRow]) -> str:
+    """One run's cells as aligned text, measures in percent."""
+    head = ["setting", "test set", "target", "cases", "DSC %", "IoU %", "MAE %"]
+    body = [
+        [c["setting"], c["dataset"], c["target"], str(c["cases"]), *(f"{100 * v:.2f}" for v in c["measures"].values())]
+        for c in records.summarize(rows)
+    ]
+    widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
+    lines = [
+        "  ".join(
+            text.ljust(width) if i < 3 else text.rjust(width) for i, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in [head, *body]
+    ]
+    protocol = f"protocol {rows[0].protocol}" if rows else "no test cases"
+    return "\n".join([*lines, protocol])
+
+
+def _say(text: str) -> None:
+    """Print on the first process."""
+    if _is_first_process():
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()

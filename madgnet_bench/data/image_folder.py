@@ -1,0 +1,95 @@
+"""Images without references, for prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from madgnet_bench.catalog.datasets import FileProblem
+from madgnet_bench.catalog.images import IMAGE_SUFFIXES, read_image_file
+from madgnet_bench.contracts import SegmentationBatch
+from madgnet_bench.data.samplers import ShardSampler
+from madgnet_bench.data.transforms import resize_image
+from madgnet_bench.errors import DataErrors, Problem
+
+__all__ = ["ImageFolderDataModule", "find_images"]
+
+
+def find_images(folder: Path) -> list[Path]:
+    """List the images of a folder and its subfolders, sorted.
+
+    Raises:
+        DataErrors: The folder is missing, holds no image, or holds some that cannot be read; all are named at once.
+    """
+    if not folder.is_dir():
+        raise DataErrors(str(folder), [Problem(str(folder), "no such folder", "check --images")])
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    problems = [] if files else [Problem(str(folder), "holds no image", f"put {', '.join(sorted(IMAGE_SUFFIXES))} files there")]
+    stems = [path.with_suffix("") for path in files]
+    for path in files:
+        if stems.count(path.with_suffix("")) > 1:
+            problems.append(Problem(str(path), "another image differs from it only in its suffix", "rename one of them"))
+        try:
+            read_image_file(path)
+        except FileProblem as error:
+            problems.append(error.problem)
+    if problems:
+        raise DataErrors(str(folder), problems)
+    return files
+
+
+class _Images(Dataset[SegmentationBatch]):
+    """Each image as a batch of one, with an absent reference."""
+
+    def __init__(self, files: list[Path], folder: Path, size: int, num_targets: int) -> None:
+        self._files, self._folder, self._size, self._num_targets = files, folder, size, num_targets
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, position: int) -> SegmentationBatch:
+        path = self._files[position]
+        image = read_image_file(path)
+        pixels = resize_image(image, (self._size, self._size)).transpose(2, 0, 1)
+        name = path.relative_to(self._folder).with_suffix("").as_posix()
+        return SegmentationBatch(
+            image=torch.from_numpy(np.ascontiguousarray(pixels))[None].float() / 255,
+            mask=torch.zeros(1, self._num_targets, self._size, self._size),
+            target_present=torch.zeros(1, self._num_targets, dtype=torch.bool),
+            domain_index=torch.tensor([-1]),
+            case_index=torch.tensor([position]),
+            spacing=torch.ones(1, 2),
+            original_size=torch.tensor([image.shape[:2]]),
+            case_id=[name],
+            group_id=[name],
+            dataset=[self._folder.name],
+            modality=[""],
+            domain=[""],
+        )
+
+
+class ImageFolderDataModule(LightningDataModule):
+    """Feeds every image of a folder to prediction, one at a time, since they may differ in channels.
+
+    Args:
+        folder: Folder of images; subfolders are included.
+        image_size: Side in pixels of the network's input.
+        num_targets: Number of target channels.
+
+    Raises:
+        DataErrors: See `find_images`.
+    """
+
+    def __init__(self, folder: Path, *, image_size: int, num_targets: int) -> None:
+        super().__init__()
+        self._images = _Images(find_images(folder), folder, image_size, num_targets)
+
+    def predict_dataloader(self) -> DataLoader[SegmentationBatch]:
+        """One image per batch."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        sampler = ShardSampler(len(self._images), rank=rank, world_size=world_size)
+        return DataLoader(self._images, batch_size=1, sampler=sampler, collate_fn=SegmentationBatch.collate)

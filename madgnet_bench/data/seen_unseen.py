@@ -1,0 +1,242 @@
+"""The data module of domain generalization: train on seen domains, test on seen and unseen ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from madgnet_bench.catalog.datasets import SegmentationDataset
+from madgnet_bench.contracts import SegmentationBatch
+from madgnet_bench.data.cases import CaseDataset, JoinedDataset
+from madgnet_bench.data.samplers import BatchPlan, PlannedBatchSampler, ShardSampler, ShuffledBatches
+from madgnet_bench.data.transforms import Augmentation
+from madgnet_bench.errors import ConfigError
+from madgnet_bench.protocol import Protocol
+
+__all__ = ["SeenUnseenDataModule", "TestSet"]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One named test loader.
+
+    Attributes:
+        name: Name of the data set, a column of the tables.
+        setting: ``seen`` where other cases of the same set were trained on.
+        cases: The test cases.
+    """
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+
+    name: str
+    setting: Literal["seen", "unseen"]
+    cases: CaseDataset
+
+
+class SeenUnseenDataModule(LightningDataModule):
+    """Trains and validates on the seen data sets; tests on their test splits and on all cases of the unseen ones.
+
+    Test loaders exist only after ``setup("test")``: no test file is opened during a fit. Building the module touches no
+    file at all.
+
+    Args:
+        seen: Data sets to train on; each has the splits train, val and test. Several make a mixed-modality training.
+        unseen: Data sets that are only tested on; their targets must be among those of the seen sets.
+        image_size: Side in pixels of the network's input; the protocol's size where it is not given.
+        batches: How an epoch is cut into batches; its batch size counts all processes.
+        augmentation: Random change of the training cases, or none.
+        eval_batch_size: Cases per batch and process in validation and test; no measure depends on it.
+        num_workers: Worker processes per loader.
+        protocol: Text of the protocol.
+        seed: Seed of order and augmentation. Splits have their own seed, so that it does not move them.
+
+    Raises:
+        ConfigError: Nothing to train on, two sets of one name, an unseen target that no seen set has, or a protocol that
+            names no size while ``image_size`` is not given or differs from it.
+    """
+
+    def __init__(
+        self,
+        seen: list[SegmentationDataset],
+        unseen: list[SegmentationDataset] | None = None,
+        *,
+        image_size: int | None = None,
+        batches: BatchPlan | None = None,
+        augmentation: Augmentation | None = None,
+        eval_batch_size: int = 8,
+        num_workers: int = 0,
+        protocol: str = "madgnet",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.seen, self.unseen = list(seen), list(unseen or [])
+        _check_sets(self.seen, self.unseen)
+        self.protocol = Protocol.parse(protocol)
+        self.image_size = _image_size(self.protocol, image_size)
+        self.targets = tuple(dict.fromkeys(name for source in self.seen for name in source.card.targets))
+        self.seed = seed
+        self._batches = batches or ShuffledBatches()
+        self._augmentation = augmentation
+        self._eval_batch_size = eval_batch_size
+        self._num_workers = num_workers
+        self._train: JoinedDataset | None = None
+        self._val: list[TestSet] = []
+        self._test: list[TestSet] = []
+
+    @property
+    def num_targets(self) -> int:
+        """Number of target channels, which the command line gives to the network."""
+        return len(self.targets)
+
+    @property
+    def test_sets(self) -> list[TestSet]:
+        """The named test loaders in order: seen, then unseen; empty before ``setup("test")``."""
+        return self._test
+
+    @property
+    def val_sets(self) -> list[TestSet]:
+        """The named validation loaders: one per seen data set that has validation cases."""
+        return self._val
+
+    def setup(self, stage: str) -> None:
+        """List the cases that the stage needs; decoding happens later, case by case.
+
+        Raises:
+            DataErrors: A folder is missing or its files do not pair.
+            ConfigError: A test case of an unseen set is also trained on, or no seen set has training cases.
+        """
+        if stage == "fit":
+            parts = [
+                self._cases(source, source.manifest.rows("train"), domain_index=index, augmentation=self._augmentation)
+                for index, source in enumerate(self.seen)
+            ]
+            self._train = JoinedDataset(parts)
+            if not len(self._train):
+                raise ConfigError(f"no training cases in {', '.join(s.name for s in self.seen)}; check their splits.")
+        if stage in ("fit", "validate"):
+            self._val = [
+                TestSet(source.name, "seen", self._cases(source, rows, domain_index=index))
+                for index, source in enumerate(self.seen)
+                if (rows := source.manifest.rows("val"))
+            ]
+        if stage == "test":
+            check_unseen(self.seen, self.unseen)
+            seen = [
+                TestSet(source.name, "seen", self._cases(source, rows, domain_index=index))
+                for index, source in enumerate(self.seen)
+                if (rows := source.manifest.rows("test"))
+            ]
+            unseen = [TestSet(source.name, "unseen", self._cases(source, source.manifest.rows())) for source in self.unseen]
+            self._test = [*seen, *unseen]
+
+    def native_mask(self, test_set: int, row: int) -> NDArray[np.uint8]:
+        """The reference of a test case at its own size, (K, H, W), for protocols that compare there."""
+        return self._test[test_set].cases.native_mask(row)
+
+    def train_dataloader(self) -> DataLoader[SegmentationBatch]:
+        """The training batches of this process."""
+        if self._train is None:
+            raise RuntimeError("training data exist only after setup('fit')")
+        rank, world_size = self._process()
+        sampler = PlannedBatchSampler(self._batches, self._train.domains, seed=self.seed, rank=rank, world_size=world_size)
+        return DataLoader(self._train, batch_sampler=sampler, **self._loading())
+
+    def val_dataloader(self) -> list[DataLoader[SegmentationBatch]]:
+        """One loader per seen data set that has validation cases."""
+        return [self._evaluation(test_set.cases) for test_set in self._val]
+
+    def test_dataloader(self) -> list[DataLoader[SegmentationBatch]]:
+        """One loader per test set, in the order of `test_sets`."""
+        if not self._test:
+            raise RuntimeError("test loaders exist only after setup('test')")
+        return [self._evaluation(test_set.cases) for test_set in self._test]
+
+    def _cases(
+        self,
+        source: SegmentationDataset,
+        rows: Sequence[int],
+        *,
+        domain_index: int = -1,
+        augmentation: Augmentation | None = None,
+    ) -> CaseDataset:
+        return CaseDataset(
+            source,
+            rows,
+            size=self.image_size,
+            targets=self.targets,
+            domain_index=domain_index,
+            mask_resampling=self.protocol.mask_resampling,
+            augmentation=augmentation,
+            seed=self.seed,
+        )
+
+    def _evaluation(self, cases: CaseDataset) -> DataLoader[SegmentationBatch]:
+        rank, world_size = self._process()
+        sampler = ShardSampler(len(cases), rank=rank, world_size=world_size)
+        return DataLoader(cases, batch_size=self._eval_batch_size, sampler=sampler, **self._loading())
+
+    def _process(self) -> tuple[int, int]:
+        """Rank and number of processes of the trainer, if there is one."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "collate_fn": SegmentationBatch.collate,
+            "num_workers": self._num_workers,
+            "persistent_workers": self._num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+
+def check_unseen(seen: Sequence[SegmentationDataset], unseen: Sequence[SegmentationDataset]) -> None:
+    """Make sure that no case of an unseen set belongs to a seen one, by card and file.
+
+    Raises:
+        ConfigError: Naming the sets and how many cases they share.
+    """
+    trained = {(source.card.name, case.image): source.name for source in seen for case in source.manifest}
+    for source in unseen:
+        shared = [(source.card.name, case.image) for case in source.manifest if (source.card.name, case.image) in trained]
+        if shared:
+            raise ConfigError(
+                f"unseen set {source.name} shares {len(shared)} cases with seen set {trained[shared[0]]}, "
+                f"first {shared[0][1]}; choose other domains, or leave one of them out."
+            )
+
+
+def _check_sets(seen: list[SegmentationDataset], unseen: list[SegmentationDataset]) -> None:
+    """Refuse an empty training, two sets of one name and targets that cannot be tested."""
+    if not seen:
+        raise ConfigError("data.seen is empty; name at least one data set to train on.")
+    names = [source.name for source in [*seen, *unseen]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"data set {twice[0]} is named twice; each set may stand once, under seen or unseen.")
+    known = {name for source in seen for name in source.card.targets}
+    for source in unseen:
+        foreign = [name for name in source.card.targets if name not in known]
+        if len(foreign) == len(source.card.targets):
+            raise ConfigError(
+                f"unseen set {source.name} has targets {foreign}, training has {sorted(known)}; none can be tested."
+            )
+
+
+def _image_size(protocol: Protocol, image_size: int | None) -> int:
+    """The side of the network's input under a protocol."""
+    if protocol.size == "native":
+        if image_size is None:
+            raise ConfigError(f"protocol {protocol} compares at native size; set data.image_size for the network's input.")
+        return image_size
+    if image_size not in (None, protocol.size):
+        raise ConfigError(
+            f"image_size {image_size} is not the size of protocol {protocol}; "
+            f"leave it out, or choose the protocol {protocol.name}[size={image_size}]."
+        )
+    return protocol.size

@@ -1,0 +1,196 @@
+"""Modality-agnostic Domain Generalizable Medical Image Segmentation by Multi-Frequency in Multi-Scale Attention.
+
+J.-H. Nam, N. S. Syazwany, S. J. Kim, S.-C. Lee, CVPR 2024, pp. 11480-11491, arXiv 2405.06284.
+
+Changes from the paper: where its figures and the released code differ, the code is followed (see `layers.attention` and
+`layers.sub_decoder`), so that released weights keep their meaning:
+    - alpha weighs the background and beta the foreground; the figure has them the other way round.
+    - Dilated 3x3 convolutions stand for the figure's 3x3, 5x5 and 7x7.
+    - The sub-decoders' backward stream adds sigmoids; the figure adds the maps.
+
+Changes from the released code:
+    - ``supervision="region"`` (default) has neither distance nor boundary maps; ``"multi_task"`` is the released network.
+    - Any timm encoder with five levels; the released code has ResNeSt-50 (timm's ``resnest50d``, equal weight by weight),
+      ResNet-50 and Res2Net-50 v1b (timm's ``res2net50d``).
+    - Images of any size: sides are padded to multiples of 32 inside, and logits cropped. The released code fails on others.
+    - The cosine bases are stored once per decoder stage as one-dimensional factors (6,720 values at K = 16), not as planes
+      repeated over channels (29.9 million).
+    - Lists of stages and of branches are numbered from 0: ``skip_connection.0`` is the released ``skip_connection1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from madgnet_bench.contracts import Context, SegmentationNetwork, SegmentationOutput
+from madgnet_bench.errors import ConfigError
+from madgnet_bench.layers.attention import MultiFrequencyMultiScaleAttention
+from madgnet_bench.layers.frequency import FrequencySelection
+from madgnet_bench.layers.normalization import Normalization, input_normalization
+from madgnet_bench.layers.padding import crop_to_size, pad_to_multiple
+from madgnet_bench.layers.sub_decoder import EnsembleSubDecoder, Supervision
+from madgnet_bench.networks.encoders import REDUCTIONS, timm_encoder
+
+__all__ = ["MADGNet"]
+
+_WIDTHS = (256, 128, 64, 32)
+"""Channels of the decoder's stages, deepest first."""
+
+_GRIDS = (14, 28, 56, 112)
+"""Sides of the cosine bases of the stages."""
+
+_SKIP_CHANNELS = 64
+"""Channels to which every skip connection is reduced."""
+
+
+class MADGNet(SegmentationNetwork):
+    """MADGNet: a pretrained encoder, four decoder stages with MFMSA attention, and a sub-decoder per stage.
+
+    In training mode the output has four auxiliary mappings, deepest stage first; its logits are the region map of the last
+    stage, in training as in evaluation. Training needs at least two images per batch with encoders of split attention, such as
+    ResNeSt: they normalise pooled values over the batch.
+
+    Args:
+        num_targets: Number of binary target channels.
+        encoder: Name of a timm model with maps at 1/2 to 1/32.
+        pretrained: Start from timm's published weights of the encoder.
+        encoder_checkpoint: Local file of those weights, instead of downloading them.
+        scales: S, scales of the attention.
+        frequencies: K, cosine bases of the channel attention, up to 32; 0 leaves it out.
+        selection: Which frequencies are used: the table's ``top``, ``low`` or ``bot``.
+        min_channels: Fewest channels of a scale of the attention.
+        min_resolution: Fewest rows that a pooled map of the attention may have.
+        supervision: ``"region"``: one map per stage; ``"multi_task"``: region, distance and boundary, which inform one another.
+        normalization: ``"none"`` (default): images in [0, 1] as they are, as the released inference does although its encoder
+            was pretrained with ImageNet's mean and standard deviation; ``"imagenet"`` applies those.
+        return_features: Also return the encoder's five maps.
+
+    Raises:
+        ConfigError: The encoder, its weights, or a number cannot be used; the message says why.
+    """
+
+    def __init__(
+        self,
+        num_targets: int = 1,
+        *,
+        encoder: str = "resnest50d",
+        pretrained: bool = False,
+        encoder_checkpoint: str | Path | None = None,
+        scales: int = 3,
+        frequencies: int = 16,
+        selection: FrequencySelection = "top",
+        min_channels: int = 32,
+        min_resolution: int = 8,
+        supervision: Supervision = "region",
+        normalization: Normalization = "none",
+        return_features: bool = False,
+    ) -> None:
+        super().__init__(num_targets)
+        if supervision not in ("region", "multi_task"):
+            raise ConfigError(f"unknown supervision {supervision!r}; choose 'region' or 'multi_task'.")
+        self.return_features = return_features
+        departures = {
+            "pretrained": pretrained or encoder_checkpoint is not None,
+            f"S{scales}": scales != 3,
+            f"K{frequencies}": frequencies != 16,
+            selection: selection != "top",
+            f"Cmin{min_channels}": min_channels != 32,
+            f"Rmin{min_resolution}": min_resolution != 8,
+            supervision.replace("_", "-"): supervision != "region",
+            normalization: normalization != "none",
+        }
+        self._label = " ".join(("MADGNet", encoder, *(text for text, departs in departures.items() if departs)))
+        self.normalize = input_normalization(normalization)
+        self.feature_encoding, channels = timm_encoder(encoder, pretrained=pretrained, checkpoint=encoder_checkpoint)
+        *skip_channels, deepest = channels
+        self.skip_connection = nn.ModuleList(
+            _conv_norm_relu(skip, _SKIP_CHANNELS, kernel_size=1) for skip in reversed(skip_channels)
+        )
+        self.decoder_stage = nn.ModuleList()
+        for inner, width, grid in zip((deepest, *_WIDTHS), _WIDTHS, _GRIDS, strict=False):
+            attention = MultiFrequencyMultiScaleAttention(
+                width,
+                grid=grid,
+                scales=scales,
+                frequencies=frequencies,
+                selection=selection,
+                min_channels=min_channels,
+                min_resolution=min_resolution,
+            )
+            self.decoder_stage.append(_DecoderStage(inner + _SKIP_CHANNELS, attention, width))
+        self.sub_decoder_stage = nn.ModuleList(
+            EnsembleSubDecoder(width, num_targets, supervision=supervision) for width in _WIDTHS
+        )
+
+    @property
+    def label(self) -> str:
+        """Name in tables: the encoder, and what departs from the defaults."""
+        return self._label
+
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Compute the encoder's maps.
+
+        Args:
+            image: (N, 3 or 1, H, W) in [0, 1].
+
+        Returns:
+            Five maps at 1/2 to 1/32 of the image padded to multiples of 32, deepest last.
+        """
+        return tuple(self.feature_encoding(pad_to_multiple(self.normalize(image), REDUCTIONS[-1])))
+
+    def decode(self, embedding: Sequence[Tensor], size: Sequence[int]) -> SegmentationOutput:
+        """Turn the maps of `encode` into logits, and in training mode into the maps of every stage.
+
+        Args:
+            embedding: What `encode` returned.
+            size: Height and width of the image.
+        """
+        padded = [REDUCTIONS[0] * side for side in embedding[0].shape[2:]]
+        *skips, x = embedding
+        stages = []
+        for stage, reduce, skip in zip(self.decoder_stage, self.skip_connection, reversed(skips), strict=True):
+            x = stage(x, reduce(skip))
+            stages.append(x)
+        supervised = list(zip(self.sub_decoder_stage, stages, strict=True))
+        maps = [
+            {name: crop_to_size(logits, size) for name, logits in sub_decoder(x, padded).items()}
+            for sub_decoder, x in (supervised if self.training else supervised[-1:])
+        ]
+        return SegmentationOutput(
+            logits=maps[-1]["region"],
+            auxiliary=tuple(maps) if self.training else (),
+            features=tuple(embedding) if self.return_features else (),
+        )
+
+    def forward(self, image: Tensor, *, context: Context | None = None) -> SegmentationOutput:
+        """Segment images (N, C, H, W) in [0, 1]; the context is ignored."""
+        return self.decode(self.encode(image), image.shape[2:])
+
+
+class _DecoderStage(nn.Module):
+    """Twice the resolution, joined with a skip connection: convolution, attention, convolution."""
+
+    def __init__(self, in_channels: int, attention: nn.Module, width: int) -> None:
+        super().__init__()
+        self.conv1 = _conv_norm_relu(in_channels, width, kernel_size=3)
+        self.attention_layer = attention
+        self.conv2 = _conv_norm_relu(width, width, kernel_size=3)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Join ``x`` (N, C, h, w) with ``skip`` (N, 64, 2h, 2w)."""
+        x = functional.interpolate(x, size=skip.shape[2:], mode="bilinear", align_corners=False)
+        return self.conv2(self.attention_layer(self.conv1(torch.cat([x, skip], dim=1))))
+
+
+def _conv_norm_relu(in_channels: int, out_channels: int, *, kernel_size: int) -> nn.Sequential:
+    """A size-preserving convolution (with bias, as released), batch normalisation and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
