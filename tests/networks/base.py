@@ -61,7 +61,7 @@ class NetworkContract:
     trains_on_one_image = True
     unmoved = "^$"
     """Parameters that two steps need not change, as a regular expression; the subclass says why."""
-    golden: ClassVar[list[float]]
+    golden: ClassVar[tuple[float, ...]]
 
     def build(self, num_targets: int = 1, **options: Any) -> SegmentationNetwork:
         raise NotImplementedError
@@ -115,7 +115,9 @@ class NetworkContract:
             network = self.seeded(2).train()
             image = random_image(2, 3, 64, 64)
             sum(loss(network(image), disc_batch(image, 2)).values()).backward()
-            bad = [n for n, p in network.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())]
+            bad = [
+                n for n, p in network.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())
+            ]
             assert not bad, f"under {loss}"
 
     def test_two_steps_change_every_parameter(self) -> None:
@@ -170,14 +172,15 @@ class NetworkContract:
         sides = [feature.shape[-1] for feature in output.features]
         assert len(sides) > 1 and sides == sorted(sides, reverse=True)
 
-    def golden_values(self) -> list[float]:
+    def golden_values(self) -> tuple[float, ...]:
         """Compute five logits, in float64, of a network and an image that depend on no random generator."""
         network = self.build(2)
         fill_with_waves(network)
         image = torch.sin(torch.arange(3 * 40 * 56, dtype=torch.float64) * 0.01).view(1, 3, 40, 56) / 2 + 0.5
         with torch.no_grad():
             logits = network.double().eval()(image).logits
-        return [round(logits[0, k, y, x].item(), 7) for k, y, x in ((0, 0, 0), (0, 20, 30), (1, 10, 50), (1, 39, 55), (0, 33, 7))]
+        places = ((0, 0, 0), (0, 20, 30), (1, 10, 50), (1, 39, 55), (0, 33, 7))
+        return tuple(round(logits[0][place].item(), 7) for place in places)
 
     def test_golden(self) -> None:
         assert self.golden_values() == pytest.approx(self.golden, abs=1e-5)

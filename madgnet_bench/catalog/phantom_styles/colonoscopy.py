@@ -23,7 +23,7 @@ from madgnet_bench.catalog.phantom_styles.canvas import (
 
 __all__ = ["paint"]
 
-_CAMERA = Camera(brightness=0.02, contrast=-0.22, gamma=0.15, cast=(-0.30, 0.05, 0.05), blur=0.8, noise=0.022)
+_CAMERA = Camera(brightness=-0.06, contrast=-0.12, gamma=0.15, cast=(-0.30, 0.05, 0.05), blur=0.8, noise=0.022)
 
 
 def paint(scene: Scene) -> tuple[Array, Sequence[Array]]:
@@ -39,7 +39,7 @@ def paint(scene: Scene) -> tuple[Array, Sequence[Array]]:
     warp = Warp(anatomy, amplitude=0.05, frequency=1.6)
     edge_warp = Warp(anatomy, amplitude=0.02, frequency=4)
     folds, phase = anatomy.uniform(3.0, 5.0) * (1 + 0.6 * s), anatomy.uniform(0, 2 * np.pi)
-    height, tint = anatomy.uniform(0.55, 0.9), anatomy.uniform(-0.5, 1.0)
+    height, tint = anatomy.uniform(0.55, 0.9), anatomy.choice([-1, 1, 1]) * anatomy.uniform(0.4, 1.0)
     scene.look(turn=0.5, zoom=0.08, move=0.10)
 
     level = polyp.level(*edge_warp(scene.u, scene.v))

@@ -63,12 +63,11 @@ def paint(scene: Scene) -> tuple[Array, Sequence[Array]]:
 
 def _freckles(image: Array, scene: Scene, centers: np.ndarray, skin: Array) -> Array:
     """Add small pigmented spots beside the lesion, which are no target."""
+    opacity = np.zeros_like(scene.x)
     for x, y in centers:
-        distance = np.hypot(scene.u - np.float32(x), scene.v - np.float32(y))
-        image = blend(
-            image, skin * np.array([0.62, 0.5, 0.45], np.float32), edge(1 - distance / np.float32(0.06), 0.6) * np.float32(0.7)
-        )
-    return image
+        square = (scene.u - np.float32(x)) ** 2 + (scene.v - np.float32(y)) ** 2
+        np.maximum(opacity, 1 - square / np.float32(0.075**2), out=opacity)
+    return blend(image, skin * np.array([0.62, 0.5, 0.45], np.float32), opacity * np.float32(0.8))
 
 
 def _hairs(image: Array, scene: Scene) -> Array:

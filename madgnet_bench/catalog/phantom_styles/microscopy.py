@@ -31,18 +31,16 @@ def paint(scene: Scene) -> tuple[Array, Sequence[Array]]:
 
 def _tissue(rng: Generator, radius: float, *, flat: float) -> list[Blob]:
     """Scatter nuclei over more than the field of view: clusters of touching ones and single ones, few overlapping."""
-    centers = np.empty((0, 2))
-    blobs = []
+    centers: list[tuple[float, float]] = []
+    blobs: list[Blob] = []
     clusters = rng.uniform(-1.5, 1.5, (int(rng.uniform(22, 44)), 2))
     for cluster in clusters:
         for member in range(rng.integers(1, 5)):
             angle = rng.uniform(0, 2 * np.pi)
             center = cluster if member == 0 else cluster + 1.9 * radius * np.array([np.cos(angle), np.sin(angle)])
-            own = radius * rng.uniform(0.75, 1.2)
-            blob = Blob.draw(rng, center, own, flat=flat, rough=0.06)
-            if not len(centers) or np.hypot(*(centers - center).T).min() > 1.5 * radius:
-                centers = np.vstack([centers, center])
-                blobs.append(blob)
+            if all((x - center[0]) ** 2 + (y - center[1]) ** 2 > (1.5 * radius) ** 2 for x, y in centers):
+                centers.append((center[0], center[1]))
+                blobs.append(Blob.draw(rng, center, radius * rng.uniform(0.75, 1.2), flat=flat, rough=0.06))
     return blobs
 
 
@@ -53,10 +51,7 @@ def _stamp(scene: Scene, nuclei: Sequence[Blob], brightness: np.ndarray) -> tupl
     for blob, bright in zip(nuclei, brightness, strict=True):
         x, y = scene.place(blob.center)
         reach = 1.6 * max(blob.radii)
-        left, right, top, bottom = (
-            int(np.clip(np.floor((edge_ + 1) * size / 2), 0, size))
-            for edge_ in (x - reach, x + reach + 2 / size, y - reach, y + reach + 2 / size)
-        )
+        (left, right), (top, bottom) = _span(x, reach, size), _span(y, reach, size)
         if left >= right or top >= bottom:
             continue
         window = slice(top, bottom), slice(left, right)
@@ -65,6 +60,11 @@ def _stamp(scene: Scene, nuclei: Sequence[Blob], brightness: np.ndarray) -> tupl
         strength[window] = np.where(above, np.float32(bright), strength[window])
         level[window] = np.where(above, own, level[window])
     return level, strength
+
+
+def _span(center: float, reach: float, size: int) -> tuple[int, int]:
+    """First pixel within reach of a position, and the first one after."""
+    return max(0, int((center - reach + 1) * size / 2)), min(size, int((center + reach + 1) * size / 2) + 1)
 
 
 def _haze(scene: Scene, radius: float, count: int) -> Array:

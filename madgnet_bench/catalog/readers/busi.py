@@ -26,7 +26,8 @@ class Busi(Reader):
         targets=("lesion",),
         domains=("benign", "malignant"),
         citation="Al-Dhabyani et al., Dataset of breast ultrasound images, Data in Brief 28:104863 (2020).",
-        licence="CC0 1.0 (not confirmed); stated by a public mirror; the authors' page states none, the article's licence is not confirmed",
+        licence="CC0 1.0 (not confirmed); stated by a public mirror; the authors' page states none, and the article's own "
+        "licence is not confirmed",
         url="https://scholar.cu.edu.eg/?q=afahmy/pages/dataset",
         expected_cases=647,
         layout=f"{_ROOT}/{{benign,malignant}}/<class> (<n>).png with _mask.png, _mask_1.png and so on. A subset is fine.",

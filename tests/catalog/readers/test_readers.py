@@ -1,6 +1,5 @@
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -278,7 +277,7 @@ REAL = {
     "kvasir_seg": {"": 100},
     "kvasir_seg_256": {"": 400},
     "monuseg2018_test": {"": 5},
-    "shenzhen_lung_512": {"normal": 62, "tuberculosis": 58},
+    "shenzhen_lung_512": {"normal": 59, "tuberculosis": 61},
     "sunnybrook": {"Part1": 65, "Part2": 65, "Part3": 70},
 }
 
@@ -299,8 +298,7 @@ def test_real_copy(name):
         splits_of.setdefault(case.group_id, set()).add(case.split)
     assert all(len(splits) == 1 for splits in splits_of.values())
     assert dataset.check() == []
-    with ThreadPoolExecutor() as pool:
-        fractions = list(pool.map(lambda case: dataset.read_mask(case).mean(), cases))
+    fractions = [dataset.read_mask(case).mean() for case in cases[:: max(1, len(cases) // 40)]]
     assert 0.001 < np.mean(fractions) < 0.7
     assert min(fractions) > 0
 
