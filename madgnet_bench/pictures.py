@@ -9,12 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
-__all__ = ["TARGET_COLOURS", "draw_outlines", "error_overlay", "to_rgb"]
+__all__ = ["draw_outlines", "error_overlay", "target_colours", "to_rgb"]
 
-TARGET_COLOURS = ((255, 176, 0), (0, 190, 255), (220, 38, 127), (100, 255, 100), (254, 97, 0), (120, 94, 240))
-"""Outline colour by target, told apart by colour-blind readers too; repeated beyond six."""
+_PALETTE = ((86, 180, 233), (240, 228, 66), (0, 158, 115), (204, 121, 167), (230, 159, 0), (213, 94, 0), (0, 114, 178))
+"""Told apart by colour-blind readers too (the palette of Okabe and Ito)."""
 
 _AGREED, _MISSED, _FALSE = (60, 200, 255), (255, 60, 140), (255, 210, 0)
+
+
+def target_colours(count: int) -> list[tuple[int, int, int]]:
+    """Outline colour of each target, in order; seven, then repeated."""
+    return [_PALETTE[index % len(_PALETTE)] for index in range(count)]
 
 
 def to_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -23,10 +28,11 @@ def to_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def draw_outlines(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draw the inner border of each target in its colour, one pixel wide."""
+    """Draw the inner border of each target in its colour: one pixel wide, two on images from 256 pixels."""
     drawn = to_rgb(image)
-    for target, colour in zip(mask.astype(bool), _cycle(len(mask)), strict=True):
-        drawn[target & ~binary_erosion(target, border_value=0)] = colour
+    thickness = 1 if max(image.shape[:2]) < 256 else 2
+    for target, colour in zip(mask.astype(bool), target_colours(len(mask)), strict=True):
+        drawn[target & ~binary_erosion(target, iterations=thickness)] = colour
     return drawn
 
 
@@ -37,8 +43,3 @@ def error_overlay(image: NDArray[np.uint8], prediction: NDArray[np.uint8], refer
     for area, colour in ((predicted & referred, _AGREED), (referred & ~predicted, _MISSED), (predicted & ~referred, _FALSE)):
         drawn[area] = 0.5 * drawn[area] + 0.5 * np.array(colour, np.float32)
     return drawn.round().astype(np.uint8)
-
-
-def _cycle(count: int) -> list[tuple[int, int, int]]:
-    """The first colours, repeated where there are more targets than colours."""
-    return [TARGET_COLOURS[index % len(TARGET_COLOURS)] for index in range(count)]

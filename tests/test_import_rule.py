@@ -16,25 +16,26 @@ import madgnet_bench
 PACKAGE = "madgnet_bench"
 ROOT = Path(madgnet_bench.__file__).parent
 
-ALWAYS = {"errors", "protocol"}
+ALWAYS = {"errors", "protocol", "pictures"}
 ALLOWED = {
     "errors": set(),
     "protocol": {"errors"},
     "contracts": {"errors"},
     "catalog": ALWAYS,
     "records": ALWAYS,
-    "pictures": ALWAYS,
+    "pictures": {"errors", "protocol"},
     "layers": ALWAYS,
     "networks": ALWAYS | {"layers", "contracts"},
     "inference": ALWAYS | {"layers", "contracts"},
     "losses": ALWAYS | {"layers", "contracts"},
     "metrics": ALWAYS | {"layers", "contracts"},
     "tasks": ALWAYS | {"losses", "inference", "metrics", "layers", "contracts", "records"},
-    "callbacks": ALWAYS | {"losses", "inference", "metrics", "layers", "contracts", "records", "pictures"},
+    "callbacks": ALWAYS | {"losses", "inference", "metrics", "layers", "contracts", "records"},
     "data": ALWAYS | {"catalog", "contracts"},
     "bench": ALWAYS | {"catalog", "records"},
 }
 ALLOWED["cli"] = set(ALLOWED)
+ALLOWED["__main__"] = {"cli"}
 WITHOUT_TORCH = {"errors", "protocol", "catalog", "records", "pictures", "bench"}
 HEAVY = {
     *("torch", "torchvision", "torchmetrics", "lightning", "pytorch_lightning", "timm", "albumentations"),

@@ -34,7 +34,8 @@ class TestGallery(Callback):
     """After a test, draws image, reference, prediction and errors of each test set's best and worst cases, side by side.
 
     Files are ``<folder>/<data set>/{worst,best}<rank>_dsc<percent>_<case>.png``; ``all`` also writes the predicted mask of
-    every case and target as ``<folder>/<data set>/masks/<target>/<case>.png`` at the network's size.
+    every case and target as ``<folder>/<data set>/masks/<target>/<case>.png``. Pictures and scores are at the network's
+    size, also where the protocol measures at another. Pictures of an earlier test are deleted.
 
     Args:
         folder: Where pictures go.
@@ -95,6 +96,8 @@ class TestGallery(Callback):
             return
         for index, name in enumerate(names):
             folder = self._folder / _file_name(name)
+            for old in [*folder.glob("worst*_dsc*.png"), *folder.glob("best*_dsc*.png")]:
+                old.unlink()  # of an earlier test
             for which, side in (("worst", 0), ("best", 1)):
                 found = [entry for process in kept for entry in process[side].get(index, [])]
                 ordered = sorted(found, key=lambda entry: (-entry[0], entry[1].case_id))[: self._count]

@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 class History(Callback):
     """Writes ``history.csv`` after each epoch; a resumed run replaces the rows from its first epoch on.
 
+    Checkpoints keep the seconds of training so far, validation and resumes included, under ``seconds``.
+
     Args:
         folder: The run folder.
     """
@@ -25,6 +27,15 @@ class History(Callback):
         self._folder = folder
         self._started = 0.0
         self._first_epoch = 0
+        self._seconds_before = 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        """What a checkpoint keeps."""
+        return {"seconds": self._seconds_before + time.monotonic() - self._started}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Continue the count of a resumed run."""
+        self._seconds_before = state_dict["seconds"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -32,9 +43,9 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and log the epoch's losses, seen validation measures and learning rate."""
+        values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}  # reduced over processes
         if not trainer.is_global_zero:
             return
-        values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         values["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         self._folder.append_history(trainer.current_epoch, values)
         self._report(trainer, values)

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from madgnet_bench.catalog.datasets import FileProblem, SegmentationDataset
 from madgnet_bench.catalog.manifest import Case
 from madgnet_bench.errors import ConfigError, DataErrors, Problem
+from madgnet_bench.pictures import draw_outlines, target_colours
 
-__all__ = ["OUTLINE_COLOURS", "contact_sheet"]
-
-OUTLINE_COLOURS = ((86, 180, 233), (240, 228, 66), (0, 158, 115), (204, 121, 167), (230, 159, 0), (213, 94, 0), (0, 114, 178))
-"""Colours of the targets in the card's order, told apart by colour-blind readers too (the palette of Okabe and Ito)."""
+__all__ = ["contact_sheet"]
 
 _INK, _PAPER, _GAP = (30, 30, 30), (255, 255, 255), 4
 
@@ -56,7 +53,7 @@ def contact_sheet(datasets: Sequence[SegmentationDataset], *, cases: int = 6, si
 
 def _label(dataset: SegmentationDataset) -> list[tuple[str, tuple[int, int, int]]]:
     """Lines of a row's label with their marker colours; black where a line has no marker."""
-    colours = (OUTLINE_COLOURS[index % len(OUTLINE_COLOURS)] for index in range(len(dataset.card.targets)))
+    colours = target_colours(len(dataset.card.targets))
     targets = [(f"    {target}", colour) for target, colour in zip(dataset.card.targets, colours, strict=True)]
     return [*((part, _INK) for part in dataset.name.split("/")), (dataset.card.modality, _INK), *targets]
 
@@ -99,12 +96,11 @@ def _picture(dataset: SegmentationDataset, case: Case, side: int) -> Image.Image
     height, width = mask.shape[1:]
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    pixels = np.asarray(_photo(image).resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX)).copy()
-    for target, channel in enumerate(mask):
-        resized = Image.fromarray((channel > 0).astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
-        _outline(pixels, np.asarray(resized) >= 128, OUTLINE_COLOURS[target % len(OUTLINE_COLOURS)])
+    pixels = np.asarray(_photo(image).resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX))
+    areas = [Image.fromarray((area > 0).astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR) for area in mask]
+    drawn = draw_outlines(pixels, np.stack([np.asarray(area) >= 128 for area in areas]).astype(np.uint8))
     square = Image.new("RGB", (side, side))
-    square.paste(Image.fromarray(pixels), ((side - size[0]) // 2, (side - size[1]) // 2))
+    square.paste(Image.fromarray(drawn), ((side - size[0]) // 2, (side - size[1]) // 2))
     return square
 
 
@@ -113,10 +109,3 @@ def _photo(image: NDArray[np.uint8] | NDArray[np.float32]) -> Image.Image:
     if image.dtype != np.uint8:
         image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     return Image.fromarray(np.broadcast_to(image, (*image.shape[:-1], 3)).copy())
-
-
-def _outline(pixels: NDArray[np.uint8], inside: NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
-    """Colour the innermost pixels of a region, in place."""
-    if inside.any():
-        thick = 1 if max(inside.shape) < 256 else 2
-        pixels[inside & ~ndimage.binary_erosion(inside, iterations=thick)] = colour

@@ -4,18 +4,20 @@ Short class names work for what is imported when a configuration is read, so eve
 own class is named with its module, such as ``my_package.my_file.MyNetwork``.
 """
 
+from madgnet_bench.catalog.datasets import SegmentationDataset
 from madgnet_bench.catalog.folder import FolderDataset
 from madgnet_bench.catalog.official import CatalogDataset
 from madgnet_bench.catalog.phantoms import PhantomDataset
-from madgnet_bench.data.samplers import DomainBatches, ShuffledBatches
+from madgnet_bench.contracts import Inferer, SegmentationLoss, SegmentationNetwork
+from madgnet_bench.data.samplers import BatchPlan, DomainBatches, ShuffledBatches
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule
-from madgnet_bench.data.transforms import FlipRotate
+from madgnet_bench.data.transforms import Augmentation, FlipRotate
 from madgnet_bench.inference.whole_image import WholeImage
 from madgnet_bench.losses.region import DiceBCELoss, StructureLoss
 from madgnet_bench.networks.madgnet import MADGNet
 from madgnet_bench.networks.unet import UNet
 from madgnet_bench.networks.wrapper import WrappedNetwork
-from madgnet_bench.tasks.schedules import Cosine
+from madgnet_bench.tasks.schedules import Cosine, Schedule
 from madgnet_bench.tasks.supervised import SegmentationTask, SupervisedTask
 
 __all__ = [
@@ -28,7 +30,6 @@ __all__ = [
     "MADGNet",
     "PhantomDataset",
     "SeenUnseenDataModule",
-    "SegmentationTask",
     "ShuffledBatches",
     "StructureLoss",
     "SupervisedTask",
@@ -36,3 +37,22 @@ __all__ = [
     "WholeImage",
     "WrappedNetwork",
 ]
+
+_BASES = {
+    "augmentation": Augmentation,
+    "batches": BatchPlan,
+    "data": SeenUnseenDataModule,
+    "inferer": Inferer,
+    "loss": SegmentationLoss,
+    "model": SegmentationTask,
+    "network": SegmentationNetwork,
+    "schedule": Schedule,
+    "seen": SegmentationDataset,
+    "unseen": SegmentationDataset,
+}
+
+
+def fitting(key: str) -> list[str]:
+    """Names of our classes that may stand at a key of the configuration; all of them where the key is not known."""
+    base = _BASES.get(key, object)
+    return [name for name in __all__ if issubclass(globals()[name], base)]

@@ -6,12 +6,11 @@ import argparse
 import logging
 import os
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import yaml
@@ -24,17 +23,29 @@ from madgnet_bench import records
 from madgnet_bench.callbacks.gallery import MaskWriter, TestGallery
 from madgnet_bench.callbacks.history import History
 from madgnet_bench.catalog.datasets import check_datasets
-from madgnet_bench.cli.classes import SeenUnseenDataModule, SegmentationTask
 from madgnet_bench.cli.environment import describe_environment, describe_hardware, describe_package
-from madgnet_bench.cli.messages import condense
+from madgnet_bench.cli.messages import condense, find_cause
 from madgnet_bench.data.image_folder import ImageFolderDataModule
-from madgnet_bench.data.seen_unseen import check_unseen
+from madgnet_bench.data.seen_unseen import SeenUnseenDataModule, check_unseen
 from madgnet_bench.errors import ConfigError, RunError
+from madgnet_bench.protocol import Protocol
 from madgnet_bench.records import RunFolder
+from madgnet_bench.tasks.supervised import SegmentationTask
 
 __all__ = ["BenchCLI", "RunOptions", "fit", "predict", "test", "validate"]
 
 _log = logging.getLogger("madgnet_bench")
+
+_EXPECTED_WARNINGS = (
+    ".*args parameter is intended to run.*",  # main() passes its arguments on, wherever they come from
+    ".*instantiate_classes.* was deprecated.*",  # a call inside lightning
+    ".*isinstance.treespec, LeafSpec.*",  # a call inside lightning
+    ".*does not have many workers.*",  # small data are faster without
+    ".*number of training batches.*",  # nothing is logged by step
+    ".*exists and is not empty.*",  # the checkpoints of the run that is resumed
+    ".*callbacks used to create the checkpoint.*",  # what trains is not there when a checkpoint is only tested
+)
+"""What the libraries warn about and the suite means."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,9 @@ class BenchCLI(LightningCLI):
         arguments: Subcommand and options.
         folder: The run folder that `test` writes to; `fit` finds its own.
     """
+
+    known_keys: ClassVar[list[str]] = []
+    """Keys of the configuration, for messages about unknown ones."""
 
     def __init__(self, arguments: Sequence[str], *, folder: RunFolder | None = None) -> None:
         self.folder = folder
@@ -99,6 +113,7 @@ class BenchCLI(LightningCLI):
         for part in ("model", "data"):
             parser.link_arguments("protocol", f"{part}.init_args.protocol")
             parser.link_arguments("seed_everything", f"{part}.init_args.seed", compute_fn=int)
+        BenchCLI.known_keys = [action.dest for action in parser._actions if action.dest != "help"]
         parser.link_arguments("data.num_targets", "model.init_args.network.init_args.num_targets", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
@@ -122,6 +137,7 @@ class BenchCLI(LightningCLI):
             callbacks.append(TestGallery(self.folder.path / "predictions", protocol=self.model.protocol, keep=keep))
         if self.folder is not None:
             kwargs["default_root_dir"] = str(self.folder.path)
+        kwargs["enable_checkpointing"] = self.subcommand == "fit"
         kwargs["inference_mode"] = not self.model.inferer.adapts
         trainer_config = {**self._get(self.config_init, "trainer"), **kwargs}
         return self._instantiate_trainer(trainer_config, callbacks)
@@ -130,34 +146,36 @@ class BenchCLI(LightningCLI):
         """Train, test the chosen checkpoint everywhere and write the run folder; resume a run that was interrupted."""
         folder = self.folder
         assert folder is not None  # set with the trainer
+        if self._get(self.config_init, "trainer")["fast_dev_run"]:
+            self.trainer.fit(model, datamodule=datamodule, **options)
+            _log.info("fast_dev_run: one batch went through training and validation; nothing was written.")
+            return
         if folder.state == "done" and not self._get(self.config_init, "run").overwrite:
             folder.read_result()
-            _say(f"{folder.path}: already done; --run.overwrite true trains it again.\n{_table(folder.read_cases())}")
+            _log.info("%s: already done; --run.overwrite true trains it again.\n%s", folder.path, _table(folder.read_cases()))
             return
-        resume = self._prepare_folder(folder)
-        started = time.monotonic()
+        state = folder.state
         with _logging_to(folder.path / "log.txt"):
+            resume = self._prepare_folder(folder, trained=state == "done")
             options["ckpt_path"] = options.get("ckpt_path") or resume
             self.trainer.fit(model, datamodule=datamodule, **options)
-            seconds = time.monotonic() - started
             chosen = folder.checkpoints / f"{model.protocol.checkpoint}.ckpt"
             self.trainer.test(model, datamodule=datamodule, ckpt_path=str(chosen), weights_only=True, verbose=False)
-            self._finish(folder, chosen, seconds)
+            self._finish(folder, chosen)
 
     def validate(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
         """Print the seen validation measures of a checkpoint."""
         (measures, *_) = self.trainer.validate(model, datamodule=datamodule, verbose=False, **_kept(options)) or [{}]
         for name, value in measures.items():
-            _say(f"{name}  {value:.4f}")
+            _log.info("%s  %.4f", name, value)
 
     def test(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
         """Test a checkpoint; write it to its run folder where one was named."""
-        started = time.monotonic()
         self.trainer.test(model, datamodule=datamodule, verbose=False, **_kept(options))
         if self.folder is not None:
-            self._finish(self.folder, Path(options["ckpt_path"]), time.monotonic() - started)
+            self._finish(self.folder, Path(options["ckpt_path"]))
         elif self.trainer.is_global_zero:
-            _say(_table(model.test_rows))
+            _log.info("%s", _table(model.test_rows))
 
     def predict(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
         """Predict the loaders that the caller of `predict` puts in place; see there."""
@@ -168,17 +186,15 @@ class BenchCLI(LightningCLI):
         identity = records.run_id(self._resolved(), self._manifests(), str(self.model.protocol))
         return RunFolder(Path(options.root) / options.suite / identity)
 
-    def _prepare_folder(self, folder: RunFolder) -> str | None:
+    def _prepare_folder(self, folder: RunFolder, *, trained: bool) -> str | None:
         """Write what is known before training; return the checkpoint to resume from, if there is one."""
         last = folder.checkpoints / "last.ckpt"
-        overwrite = folder.state == "done"
-        resume = str(last) if last.is_file() and not overwrite else None
+        resume = str(last) if last.is_file() and not trained else None
         if _is_first_process():
-            if overwrite:
+            if trained:
                 folder.result_file.unlink()
                 folder.history_file.unlink(missing_ok=True)
-            state = f"resuming the interrupted run from {last}" if resume else "starting"
-            _say(f"{folder.path}: {state}")
+            _log.info("%s: %s", folder.path, f"resuming the interrupted run from {last.name}" if resume else "starting")
             configuration = yaml.safe_dump(self._resolved(), sort_keys=False)
             command = f"# Repeat with: madgnet-bench fit --config {folder.config_file}\n"
             records.write_atomically(folder.config_file, command + configuration)
@@ -188,16 +204,16 @@ class BenchCLI(LightningCLI):
                 records.write_atomically(path, source.manifest.to_csv())
         return resume
 
-    def _finish(self, folder: RunFolder, checkpoint: Path, seconds: float) -> None:
+    def _finish(self, folder: RunFolder, checkpoint: Path) -> None:
         """Write case table and result, on the first process only, and print the table."""
         if not self.trainer.is_global_zero:
             return
-        rows = self.model.test_rows
         folder.result_file.unlink(missing_ok=True)
-        folder.write_cases(rows)
-        state = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+        folder.write_cases(self.model.test_rows)
+        rows = folder.read_cases()  # what the file says is the truth, to the last digit
+        epoch, _ = _epoch_and_seconds(checkpoint)
+        last_epoch, seconds = _epoch_and_seconds(folder.checkpoints / "last.ckpt")
         history = {int(row["epoch"]): row for row in folder.read_history()}
-        epoch = int(state["epoch"])
         folder.write_result(
             {
                 "run_id": folder.path.name,
@@ -205,7 +221,7 @@ class BenchCLI(LightningCLI):
                 "network": self.model.network.label,
                 "parameters": sum(parameter.numel() for parameter in self.model.network.parameters()),
                 "seed": int(self._get(self.config, "seed_everything")),
-                "epochs": self.trainer.max_epochs,
+                "epochs": last_epoch + 1,
                 "image_size": self.datamodule.image_size,
                 "protocol": str(self.model.protocol),
                 "checkpoint": {
@@ -219,13 +235,11 @@ class BenchCLI(LightningCLI):
                 "cells": records.summarize(rows),
                 "package": describe_package(),
                 "hardware": describe_hardware(self.trainer),
-                "seconds": round(seconds, 1),
+                "seconds": seconds,
                 "deviations": [],
             }
         )
-        table = _table(rows)
-        _log.info("tested %s (epoch %d)\n%s", checkpoint, epoch + 1, table)
-        _say(f"{table}\nrun folder: {folder.path}")
+        _log.info("tested %s of epoch %d\n%s\nrun folder: %s", checkpoint.name, epoch + 1, _table(rows), folder.path)
 
     def _checkpoints(self, folder: RunFolder) -> list[ModelCheckpoint]:
         """The last epoch, to resume from, and the best by seen validation where the protocol chooses by it."""
@@ -248,7 +262,7 @@ class BenchCLI(LightningCLI):
     def _resolved(self) -> dict[str, Any]:
         """The whole configuration as plain values, defaults included, without what only `fit` takes."""
         assert self.subcommand is not None
-        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_unset=False)
         plain = yaml.safe_load(text)
         return {key: value for key, value in plain.items() if key not in ("config", "ckpt_path", "weights_only")}
 
@@ -264,46 +278,55 @@ def fit(arguments: Sequence[str]) -> int:
 
 def validate(arguments: Sequence[str]) -> int:
     """`madgnet-bench validate`; see `BenchCLI.validate`."""
-    known, rest = _known("validate", "measure a checkpoint on the seen validation sets").parse_known_args(arguments)
-    _run(["validate", *_of_run(known.run), *rest])
+    run, _, rest = _split("validate", "measure a checkpoint on the seen validation sets", arguments)
+    _run(["validate", *_of_run(run), *rest])
     return 0
 
 
 def test(arguments: Sequence[str]) -> int:
     """`madgnet-bench test`; see `BenchCLI.test`."""
-    known, rest = _known("test", "test a checkpoint; with RUN, write the run's tables again").parse_known_args(arguments)
-    _run(["test", *_of_run(known.run), *rest], folder=RunFolder(Path(known.run)) if known.run else None)
+    run, _, rest = _split("test", "test a checkpoint; with RUN, write the run's tables again", arguments)
+    _run(["test", *_of_run(run), *rest], folder=RunFolder(Path(run)) if run else None)
     return 0
 
 
 def predict(arguments: Sequence[str]) -> int:
     """`madgnet-bench predict`: masks and overlays for a folder of images, at the images' own size."""
-    parser = _known("predict", "write a mask (0 and 255) and an overlay for every image of a folder")
-    parser.add_argument("--images", required=True, help="folder of images; subfolders are included")
-    parser.add_argument("--output", default="predictions", help="folder to write to (default: predictions)")
-    known, rest = parser.parse_known_args(arguments)
-    cli = _run(["predict", *_of_run(known.run), *rest])
-    model, data = cli.model, cli.datamodule
-    images = ImageFolderDataModule(Path(known.images), image_size=data.image_size, num_targets=data.num_targets)
-    writer = MaskWriter(Path(known.output), Path(known.images), targets=data.targets, threshold=model.protocol.threshold)
-    cli.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+    options = {
+        "--images": {"required": True, "help": "folder of images; subfolders are included"},
+        "--output": {"default": "predictions", "help": "folder to write to (default: predictions)"},
+    }
+    summary = "write a mask (0 and 255) and an overlay for every image of a folder"
+    run, known, rest = _split("predict", summary, arguments, options)
+    cli = _run(["predict", *_of_run(run), *rest])
     checkpoint = cli.config["predict"].get("ckpt_path")
     if checkpoint is None:
         raise ConfigError("predict needs a trained network: name a run folder, or pass --ckpt_path.")
+    model, data, folder = cli.model, cli.datamodule, Path(known.images)
+    images = ImageFolderDataModule(folder, image_size=data.image_size, num_targets=data.num_targets)
+    writer = MaskWriter(Path(known.output), folder, targets=data.targets, threshold=model.protocol.threshold)
+    cli.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
     cli.trainer.predict(model, datamodule=images, ckpt_path=checkpoint, weights_only=True, return_predictions=False)
-    _say(f"{writer.written} images: masks and overlays are in {known.output}")
+    _log.info("%d images: masks and overlays are in %s", writer.written, known.output)
     return 0
 
 
-def _known(command: str, summary: str) -> argparse.ArgumentParser:
-    """The options of a command beside the configuration's."""
+def _split(
+    command: str, summary: str, arguments: Sequence[str], options: dict[str, dict[str, Any]] | None = None
+) -> tuple[str | None, argparse.Namespace, list[str]]:
+    """Take the run folder and a command's own options out of its arguments; the rest is the configuration's."""
     parser = argparse.ArgumentParser(
         prog=f"madgnet-bench {command}",
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog="Every key of the configuration may follow, such as --data_root or --trainer.accelerator; see fit --help.",
+        usage=f"madgnet-bench {command} [RUN] [options] [keys of the configuration]",
+        description=f"{summary[0].upper()}{summary[1:]}. RUN is a run folder; without it, pass --config and --ckpt_path.",
+        epilog="Any key of the configuration may follow, such as --data_root or --trainer.accelerator; see fit --help.",
+        allow_abbrev=False,
     )
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a run folder; or pass --config and --ckpt_path")
-    return parser
+    for name, settings in (options or {}).items():
+        parser.add_argument(name, **settings)
+    run = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    known, rest = parser.parse_known_args(arguments[1:] if run else arguments)
+    return run, known, rest
 
 
 def _of_run(run: str | None) -> list[str]:
@@ -313,8 +336,6 @@ def _of_run(run: str | None) -> list[str]:
     folder = RunFolder(Path(run))
     if not folder.config_file.is_file():
         raise RunError(f"{run}: not a run folder (no config.yaml); `madgnet-bench leaderboard` lists runs.")
-    from madgnet_bench.protocol import Protocol
-
     rule = Protocol.parse(str(yaml.safe_load(folder.config_file.read_text())["protocol"])).checkpoint
     checkpoint = folder.checkpoints / f"{rule}.ckpt"
     if not checkpoint.is_file():
@@ -326,26 +347,28 @@ def _of_run(run: str | None) -> list[str]:
 
 def _run(arguments: list[str], *, folder: RunFolder | None = None) -> BenchCLI:
     """Run one subcommand, with errors of the configuration turned into a few lines."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     _log.setLevel(logging.INFO)
-    if not _log.handlers:
-        _log.addHandler(logging.StreamHandler(sys.stderr))
-    for message in (
-        ".*args parameter is intended to run.*",
-        ".*does not have many workers.*",
-        ".*number of training batches.*",
-    ):
+    _log.handlers = [logging.StreamHandler(sys.stdout)]
+    for message in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     try:
         return BenchCLI(arguments, folder=folder)
-    except ArgumentError as error:
-        raise ConfigError(condense(str(error))) from None
+    except (ArgumentError, ValueError) as error:
+        cause = find_cause(error)
+        if cause is not None:
+            raise cause from None
+        if isinstance(error, ArgumentError):
+            raise ConfigError(condense(str(error), BenchCLI.known_keys)) from None
+        raise
 
 
 class _logging_to:  # a context manager that reads like a function
     """Copy the log of the suite and of the trainer into a file."""
 
     def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._handler = logging.FileHandler(path, encoding="utf-8") if _is_first_process() else logging.NullHandler()
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
 
@@ -359,6 +382,12 @@ class _logging_to:  # a context manager that reads like a function
         for name in ("madgnet_bench", "lightning.pytorch"):
             logging.getLogger(name).removeHandler(self._handler)
         self._handler.close()
+
+
+def _epoch_and_seconds(checkpoint: Path) -> tuple[int, float]:
+    """The epoch (from 0) that a checkpoint was written after, and the seconds of training until then, resumes included."""
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    return int(state["epoch"]), round(state["callbacks"][History.__qualname__]["seconds"], 1)
 
 
 def _is_first_process() -> bool:
@@ -393,10 +422,3 @@ def _table(rows: Sequence[records.CaseRow]) -> str:
     ]
     protocol = f"protocol {rows[0].protocol}" if rows else "no test cases"
     return "\n".join([*lines, protocol])
-
-
-def _say(text: str) -> None:
-    """Print on the first process."""
-    if _is_first_process():
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()

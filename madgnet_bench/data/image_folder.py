@@ -86,6 +86,7 @@ class ImageFolderDataModule(LightningDataModule):
 
     def __init__(self, folder: Path, *, image_size: int, num_targets: int) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer images than processes
         self._images = _Images(find_images(folder), folder, image_size, num_targets)
 
     def predict_dataloader(self) -> DataLoader[SegmentationBatch]:

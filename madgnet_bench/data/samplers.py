@@ -122,7 +122,7 @@ class PlannedBatchSampler(Sampler[list[Draw]]):
         world_size: Number of processes; must divide the batch size.
 
     Raises:
-        ConfigError: The batch does not divide among the processes.
+        ConfigError: The batch does not divide among the processes, or there are fewer cases than processes.
     """
 
     def __init__(self, plan: BatchPlan, domains: Sequence[int], *, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -131,6 +131,8 @@ class PlannedBatchSampler(Sampler[list[Draw]]):
                 f"batch_size {plan.batch_size} is the batch over all processes and does not divide among {world_size}; "
                 "choose a multiple."
             )
+        if len(domains) < world_size:
+            raise ConfigError(f"{len(domains)} training cases cannot be shared by {world_size} processes; use fewer devices.")
         self._plan, self._domains = plan, list(domains)
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._epoch = 0
@@ -158,8 +160,8 @@ class PlannedBatchSampler(Sampler[list[Draw]]):
             for position in batch:
                 times[position] = times.get(position, -1) + 1
                 draws.append(Draw(position, self._epoch, times[position]))
-            part = -(-len(draws) // self._world_size)
-            yield draws[self._rank * part : (self._rank + 1) * part]
+            start, end = (len(draws) * rank // self._world_size for rank in (self._rank, self._rank + 1))
+            yield draws[start:end]
 
 
 class ShardSampler(Sampler[int]):

@@ -76,6 +76,7 @@ class SeenUnseenDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a small test set may leave a process without cases
         self.seen, self.unseen = list(seen), list(unseen or [])
         _check_sets(self.seen, self.unseen)
         self.protocol = Protocol.parse(protocol)
@@ -86,6 +87,7 @@ class SeenUnseenDataModule(LightningDataModule):
         self._augmentation = augmentation
         self._eval_batch_size = eval_batch_size
         self._num_workers = num_workers
+        self._first_epoch = 0
         self._train: JoinedDataset | None = None
         self._val: list[TestSet] = []
         self._test: list[TestSet] = []
@@ -136,6 +138,15 @@ class SeenUnseenDataModule(LightningDataModule):
             unseen = [TestSet(source.name, "unseen", self._cases(source, source.manifest.rows())) for source in self.unseen]
             self._test = [*seen, *unseen]
 
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch with which a training resumed from this checkpoint begins."""
+        assert self.trainer is not None  # it asks for the state
+        return {"epoch": self.trainer.fit_loop.epoch_progress.current.processed}  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Begin with the epoch of `state_dict`: worker processes draw ahead, before the trainer calls ``set_epoch``."""
+        self._first_epoch = state_dict["epoch"]
+
     def native_mask(self, test_set: int, row: int) -> NDArray[np.uint8]:
         """The reference of a test case at its own size, (K, H, W), for protocols that compare there."""
         return self._test[test_set].cases.native_mask(row)
@@ -146,17 +157,18 @@ class SeenUnseenDataModule(LightningDataModule):
             raise RuntimeError("training data exist only after setup('fit')")
         rank, world_size = self._process()
         sampler = PlannedBatchSampler(self._batches, self._train.domains, seed=self.seed, rank=rank, world_size=world_size)
+        sampler.set_epoch(self._first_epoch)
         return DataLoader(self._train, batch_sampler=sampler, **self._loading())
 
     def val_dataloader(self) -> list[DataLoader[SegmentationBatch]]:
         """One loader per seen data set that has validation cases."""
-        return [self._evaluation(test_set.cases) for test_set in self._val]
+        return self._evaluation(self._val)
 
     def test_dataloader(self) -> list[DataLoader[SegmentationBatch]]:
         """One loader per test set, in the order of `test_sets`."""
         if not self._test:
             raise RuntimeError("test loaders exist only after setup('test')")
-        return [self._evaluation(test_set.cases) for test_set in self._test]
+        return self._evaluation(self._test)
 
     def _cases(
         self,
@@ -177,10 +189,27 @@ class SeenUnseenDataModule(LightningDataModule):
             seed=self.seed,
         )
 
-    def _evaluation(self, cases: CaseDataset) -> DataLoader[SegmentationBatch]:
+    def _evaluation(self, test_sets: Sequence[TestSet]) -> list[DataLoader[SegmentationBatch]]:
+        """This process's part of every set.
+
+        Raises:
+            ConfigError: No set has a case for every process; the trainer skips the whole evaluation in a process without any.
+        """
         rank, world_size = self._process()
-        sampler = ShardSampler(len(cases), rank=rank, world_size=world_size)
-        return DataLoader(cases, batch_size=self._eval_batch_size, sampler=sampler, **self._loading())
+        largest = max((len(test_set.cases) for test_set in test_sets), default=world_size)
+        if largest < world_size:
+            raise ConfigError(
+                f"the largest evaluation set has {largest} cases for {world_size} processes; use at most {largest} devices."
+            )
+        return [
+            DataLoader(
+                test_set.cases,
+                batch_size=self._eval_batch_size,
+                sampler=ShardSampler(len(test_set.cases), rank=rank, world_size=world_size),
+                **self._loading(),
+            )
+            for test_set in test_sets
+        ]
 
     def _process(self) -> tuple[int, int]:
         """Rank and number of processes of the trainer, if there is one."""
@@ -192,6 +221,7 @@ class SeenUnseenDataModule(LightningDataModule):
             "num_workers": self._num_workers,
             "persistent_workers": self._num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
+            "generator": torch.Generator().manual_seed(self.seed),  # else the number of workers would move the global stream
         }
 
 

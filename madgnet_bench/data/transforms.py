@@ -5,6 +5,7 @@ Images are (H, W, C) uint8, masks (K, H, W) uint8 in {0, 1}.
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from typing import Literal
 
@@ -83,7 +84,8 @@ class FlipRotate(Augmentation):
 
     def __call__(self, image: Bytes, mask: Bytes, *, seed: int) -> tuple[Bytes, Bytes]:
         """Flip and rotate one case; masks are resampled to the nearest pixel and stay binary."""
-        self._compose.set_random_seed(seed)
+        # One stream for all: set_random_seed would start each transform's own from the same seed, and so tie them together.
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         changed = self._compose(image=image, mask=np.ascontiguousarray(mask.transpose(1, 2, 0)))
         image, stacked = changed["image"], changed["mask"]
         return image.reshape(*image.shape[:2], -1), stacked.reshape(*stacked.shape[:2], -1).transpose(2, 0, 1)

@@ -75,7 +75,7 @@ def _with_weights(name: str, levels: tuple[int, ...], checkpoint: str | Path | N
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise ConfigError(f"encoder weights {checkpoint}: no such file; correct encoder_checkpoint, or leave it out.")
     try:
-        source = {} if checkpoint is None else {"pretrained_cfg_overlay": _file_source(name, checkpoint)}
+        source: Any = {} if checkpoint is None else {"pretrained_cfg_overlay": _file_source(name, checkpoint)}
         return timm.create_model(name, pretrained=True, features_only=True, out_indices=levels, **source)
     except Exception as error:  # of many libraries: hub, http, safetensors, pickle, torch
         reason = " ".join(str(error).split())

@@ -140,8 +140,20 @@ class MADGNet(SegmentationNetwork):
 
         Returns:
             Five maps at 1/2 to 1/32 of the image padded to multiples of 32, deepest last.
+
+        Raises:
+            ValueError: In training mode, batch normalisation finds one value per channel.
         """
-        return tuple(self.feature_encoding(pad_to_multiple(self.normalize(image), REDUCTIONS[-1])))
+        padded = pad_to_multiple(self.normalize(image), REDUCTIONS[-1])
+        try:
+            return tuple(self.feature_encoding(padded))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                f"the encoder's batch normalisation cannot train on images {tuple(image.shape)}; "
+                "use at least two images per batch, and drop a last batch of one"
+            ) from error
 
     def decode(self, embedding: Sequence[Tensor], size: Sequence[int]) -> SegmentationOutput:
         """Turn the maps of `encode` into logits, and in training mode into the maps of every stage.

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from madgnet_bench.contracts import Context, Inferer, Prediction, SegmentationBatch, SegmentationLoss, SegmentationNetwork
@@ -94,13 +95,13 @@ class SegmentationTask(LightningModule):
 
     def validation_step(self, batch: SegmentationBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Prediction]:
         """Predict and measure one batch of a seen validation set."""
-        prediction = self.inferer.infer(self.network, batch)
+        prediction = self._infer(batch)
         self._measure(prediction.probability, batch.mask, batch, dataset_index=dataloader_idx)
         return {"prediction": prediction}
 
     def test_step(self, batch: SegmentationBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Prediction]:
         """Predict and measure one batch of a test set, at the protocol's size."""
-        prediction = self.inferer.infer(self.network, batch)
+        prediction = self._infer(batch)
         if self.protocol.size == "native":
             self._measure_native(prediction.probability, batch, dataset_index=dataloader_idx)
         else:
@@ -109,7 +110,7 @@ class SegmentationTask(LightningModule):
 
     def predict_step(self, batch: SegmentationBatch, batch_idx: int, dataloader_idx: int = 0) -> Prediction:
         """Predict one batch of images that have no reference."""
-        return self.inferer.infer(self.network, batch)
+        return self._infer(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean of each measure over all cases and targets of the seen validation sets."""
@@ -127,6 +128,13 @@ class SegmentationTask(LightningModule):
             self._row(datamodule.test_sets[int(row[0])], datamodule.targets[int(row[2])], row)
             for row in self._measures.compute().tolist()
         ]
+
+    def _infer(self, batch: SegmentationBatch) -> Prediction:
+        """Apply the inferer; with gradients where it adapts, since the trainer switches them off for every evaluation."""
+        with torch.set_grad_enabled(self.inferer.adapts):
+            prediction = self.inferer.infer(self.network, batch)
+        uncertainty = prediction.uncertainty
+        return Prediction(prediction.probability.detach(), uncertainty if uncertainty is None else uncertainty.detach())
 
     def _row(self, test_set: Any, target: str, row: list[float]) -> CaseRow:
         """Turn one numeric row into a named one."""
@@ -170,10 +178,17 @@ class SegmentationTask(LightningModule):
             )
 
     def _share_buffers(self) -> None:
-        """Give every process the buffers of the first (batch-norm statistics); they differ between processes in training."""
+        """Give every process the buffers of the first (batch-norm statistics); they differ between processes in training.
+
+        During a fit every validation batch passes the trainer's wrapper, which would broadcast them again before the first
+        batch: a collective inside the loop, for which a process without cases would not be there.
+        """
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+            wrapper = self.trainer.strategy.model
+            if isinstance(wrapper, DistributedDataParallel):
+                wrapper.require_forward_param_sync = False
 
 
 class SupervisedTask(SegmentationTask):

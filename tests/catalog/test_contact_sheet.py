@@ -5,11 +5,14 @@ import pytest
 from numpy.typing import NDArray
 
 from madgnet_bench.catalog.cards import DataCard
-from madgnet_bench.catalog.contact_sheet import OUTLINE_COLOURS, contact_sheet
+from madgnet_bench.catalog.contact_sheet import contact_sheet
 from madgnet_bench.catalog.datasets import FileProblem, SegmentationDataset
 from madgnet_bench.catalog.manifest import Case
 from madgnet_bench.catalog.phantoms import PHANTOM_CARDS, PhantomDataset
 from madgnet_bench.errors import ConfigError, DataErrors, Problem
+from madgnet_bench.pictures import target_colours
+
+FIRST, SECOND = target_colours(2)
 
 
 class Block(SegmentationDataset):
@@ -59,15 +62,14 @@ def test_one_row_per_data_set_and_the_same_sheet_again() -> None:
 def test_every_target_is_outlined_in_its_own_colour() -> None:
     sheet = np.asarray(contact_sheet([Block((60, 60), targets=2)], cases=3, side=64))
     for picture in tiles(sheet, 64, 3):
-        first = np.argwhere((picture == OUTLINE_COLOURS[0]).all(axis=-1))
-        second = np.argwhere((picture == OUTLINE_COLOURS[1]).all(axis=-1))
+        first = np.argwhere((picture == FIRST).all(axis=-1))
+        second = np.argwhere((picture == SECOND).all(axis=-1))
         assert first.min() == pytest.approx(16, abs=1)
         assert second.min() == pytest.approx(24, abs=1)
         assert tuple(picture[32, 32]) == (128, 128, 128)
-    assert len(set(OUTLINE_COLOURS)) == len(OUTLINE_COLOURS)
     label = sheet[:, : sheet.shape[1] - 3 * 68]
-    assert shows(label, OUTLINE_COLOURS[0])
-    assert shows(label, OUTLINE_COLOURS[1])
+    assert shows(label, FIRST)
+    assert shows(label, SECOND)
 
 
 def test_aspect_ratio_is_kept_on_black() -> None:
@@ -79,7 +81,7 @@ def test_aspect_ratio_is_kept_on_black() -> None:
 
 def test_volumes_show_a_slice_with_reference() -> None:
     picture = tiles(np.asarray(contact_sheet([Block((9, 40, 40), floating=True)], cases=1, side=40)), 40, 1)[0]
-    assert shows(picture, OUTLINE_COLOURS[0])
+    assert shows(picture, FIRST)
 
 
 def test_more_targets_than_colours_and_more_cases_than_the_set_has() -> None:

@@ -53,7 +53,7 @@ def test_missing_level_is_explained(name: str) -> None:
 def test_pretrained_without_a_network_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ConfigError, match="set pretrained: false .* or encoder_checkpoint") as caught:
+    with pytest.raises(ConfigError, match=r"set pretrained: false .* or encoder_checkpoint") as caught:
         timm_encoder("resnet10t", pretrained=True)
     assert "\n" not in str(caught.value)
 

@@ -17,7 +17,8 @@ BIAS_BEFORE_BATCH_NORM = r"skip_connection\.\d\.0\.bias|decoder_stage\.\d\.conv[
 class TestMADGNet(NetworkContract):
     """The golden values are printed by
 
-    python -c "import sys; sys.path.insert(0, 'tests/networks'); import test_madgnet as t; print(t.TestMADGNet().golden_values())"
+    python -c "import sys; sys.path.insert(0, 'tests/networks'); import test_madgnet as t;
+               print(t.TestMADGNet().golden_values())"
     """
 
     losses = (StructureLoss(), DiceBCELoss())
@@ -29,14 +30,15 @@ class TestMADGNet(NetworkContract):
 
 
 class TestMultiTaskMADGNet(TestMADGNet):
-    """The golden values are printed by the same command with TestMultiTaskMADGNet."""
+    """A stage's distance and boundary reach its region map, so the region loss alone moves every parameter.
+
+    The golden values are printed by the same command with TestMultiTaskMADGNet.
+    """
 
     golden = (0.7070251, 0.5417263, 0.6335666, 0.3350836, 0.502177)
 
     def build(self, num_targets: int = 1, **options: Any) -> MADGNet:
         return super().build(num_targets, supervision="multi_task", **options)
-
-    # the distance and boundary convolutions of a stage reach its region map, so the region loss alone moves them
 
 
 class TestSplitAttentionMADGNet(NetworkContract):
@@ -95,6 +97,12 @@ def test_attention_learns_once_alpha_and_beta_differ() -> None:
     spatial.alpha.data.fill_(0.5)
     DiceBCELoss()(network(image), disc_batch(image, 1))["region_bce_4"].backward()
     assert spatial.attention[0].weight.grad.abs().max() > 0
+
+
+def test_split_attention_says_that_it_needs_two_images() -> None:
+    network = MADGNet(1, encoder="resnest14d", frequencies=0, scales=1).train()
+    with pytest.raises(ValueError, match="at least two images per batch"):
+        network(random_image(1, 3, 64, 64))
 
 
 def test_label_names_departures() -> None:

@@ -1,0 +1,265 @@
+"""The command line end to end, on phantoms of 32 pixels."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from madgnet_bench.cli import main
+from madgnet_bench.records import RunFolder, find_runs, summarize
+
+CONFIG = """
+protocol: madgnet[size=32]
+trainer:
+  max_epochs: 3
+model:
+  class_path: SupervisedTask
+  init_args:
+    network: {class_path: UNet, init_args: {widths: [8, 16, 32]}}
+    loss: {class_path: DiceBCELoss}
+    optimizer: {class_path: torch.optim.Adam, init_args: {lr: 0.02}}
+    schedule: {class_path: Cosine}
+data:
+  class_path: SeenUnseenDataModule
+  init_args:
+    seen:
+      - {class_path: PhantomDataset, init_args: {modality: fundus, size: 32, cases: 40}}
+    unseen:
+      - {class_path: PhantomDataset, init_args: {modality: fundus, size: 32, cases: 6, shift: 0.5, seed: 1}}
+    batches: {class_path: ShuffledBatches, init_args: {batch_size: 2}}
+    augmentation: {class_path: FlipRotate}
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(config, tmp_path_factory) -> RunFolder:
+    root = tmp_path_factory.mktemp("done")
+    assert main(["fit", "--config", str(config), "--run.root", str(root), "--run.predictions", "all"]) == 0
+    (folder,) = find_runs(root)
+    return folder
+
+
+def test_fit_leaves_a_complete_run_folder(done):
+    assert done.state == "done"
+    names = {path.name for path in done.path.iterdir()}
+    expected = {"config.yaml", "environment.json", "manifests", "history.csv", "checkpoints", "cases.csv", "predictions"}
+    assert names == expected | {"result.json", "log.txt"}
+    assert {path.name for path in done.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert [row["epoch"] for row in done.read_history()] == [0, 1, 2]
+    assert "epoch 3/3" in (done.path / "log.txt").read_text()
+
+
+def test_the_result_tells_what_made_it(done):
+    result = done.read_result()
+    assert result["run_id"] == done.path.name
+    assert result["network"] == "UNet 8-32"
+    assert result["training_sets"] == ["phantom_fundus"]
+    assert (result["seed"], result["epochs"], result["image_size"]) == (0, 3, 32)
+    assert result["protocol"] == "madgnet[size=32]"
+    assert result["checkpoint"]["rule"] == "best"
+    best = max(done.read_history(), key=lambda row: row["val/dsc"])
+    assert result["checkpoint"]["value"] == best["val/dsc"]
+    assert result["cells"] == summarize(done.read_cases())
+    assert set(result["manifests"]) == {"phantom_fundus", "phantom_fundus/shift0.5"}
+
+
+def test_training_learns_and_the_shift_costs(done):
+    cells = {(cell["setting"], cell["target"]): cell["measures"]["dsc"] for cell in done.read_result()["cells"]}
+    assert cells["seen", "disc"] > 0.6
+    assert cells["unseen", "disc"] < cells["seen", "disc"]
+
+
+def test_every_test_case_and_target_has_one_row(done):
+    rows = done.read_cases()
+    cells = {(row.setting, row.dataset, row.target) for row in rows}
+    assert cells == {
+        (setting, dataset, target)
+        for setting, dataset in (("seen", "phantom_fundus"), ("unseen", "phantom_fundus/shift0.5"))
+        for target in ("disc", "cup")
+    }
+    with (done.path / "manifests" / "phantom_fundus.csv").open() as stream:
+        test = {record["case_id"] for record in csv.DictReader(stream) if record["split"] == "test"}
+    assert {row.case_id for row in rows if row.setting == "seen"} == test
+    assert sum(row.setting == "unseen" for row in rows) == 2 * 6
+
+
+def test_predictions_are_kept_for_every_case_and_agree_with_the_table(done):
+    rows = {(r.dataset, r.target, r.case_id): r for r in done.read_cases() if r.target == "disc"}
+    for (dataset, target, case_id), row in rows.items():
+        mask = Image.open(done.path / "predictions" / dataset.replace("/", "_") / "masks" / target / f"{case_id}.png")
+        assert mask.size == (32, 32)
+        predicts_nothing = not np.asarray(mask).any()
+        assert predicts_nothing == (row.empty_case in ("prediction", "both"))
+
+
+def test_a_finished_run_is_not_repeated(done, config, capsys):
+    before = {path: path.stat().st_mtime_ns for path in done.path.rglob("*")}
+    assert main(["fit", "--config", str(done.config_file)]) == 0
+    assert "already done" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in done.path.rglob("*")} == before
+
+
+def test_the_same_configuration_gives_the_same_bytes(done, config, tmp_path):
+    assert main(["fit", "--config", str(config), "--run.root", str(tmp_path), "--run.predictions", "none"]) == 0
+    (again,) = find_runs(tmp_path)
+    assert again.path.name == done.path.name
+    assert again.cases_file.read_bytes() == done.cases_file.read_bytes()
+    assert again.history_file.read_bytes() == done.history_file.read_bytes()
+    assert not (again.path / "predictions").exists()
+
+
+def test_another_seed_is_another_run(done, config, tmp_path):
+    arguments = ["fit", "--config", str(config), "--run.root", str(tmp_path), "--seed_everything", "1"]
+    assert main([*arguments, "--trainer.max_epochs", "1"]) == 0
+    (other,) = find_runs(tmp_path)
+    assert other.path.name != done.path.name
+    assert other.read_result()["seed"] == 1
+
+
+def test_a_killed_run_is_resumed_and_ends_as_an_undisturbed_one(config, tmp_path):
+    arguments = ["fit", "--config", str(config), "--trainer.max_epochs", "6", "--run.predictions", "none", "--run.root"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "madgnet_bench", *arguments, str(tmp_path / "killed")]
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    killed = None
+    while time.monotonic() < deadline and child.poll() is None:
+        found = find_runs(tmp_path / "killed") if (tmp_path / "killed").exists() else []
+        if found and len(found[0].read_history()) >= 2:
+            child.send_signal(signal.SIGKILL)
+            killed = found[0]
+            break
+        time.sleep(0.01)
+    child.wait()
+    assert killed is not None, child.stderr.read().decode()
+    assert killed.state == "interrupted"
+    assert main([*arguments, str(tmp_path / "killed")]) == 0
+    assert killed.state == "done"
+    assert "resuming the interrupted run" in (killed.path / "log.txt").read_text()
+    assert main([*arguments, str(tmp_path / "whole")]) == 0
+    (whole,) = find_runs(tmp_path / "whole")
+    assert killed.history_file.read_bytes() == whole.history_file.read_bytes()
+    assert killed.cases_file.read_bytes() == whole.cases_file.read_bytes()
+
+
+def test_test_writes_the_tables_of_a_run_again(done, tmp_path):
+    copy = RunFolder(tmp_path / done.path.name)
+    shutil.copytree(done.path, copy.path)
+    cases = copy.cases_file.read_bytes()
+    copy.cases_file.unlink()
+    copy.result_file.unlink()
+    assert copy.state == "interrupted"
+    assert main(["test", str(copy.path)]) == 0
+    assert copy.cases_file.read_bytes() == cases
+    before, after = done.read_result(), copy.read_result()
+    assert before["cells"] == after["cells"]
+    assert before["seconds"] == after["seconds"]
+
+
+def test_test_of_a_checkpoint_prints_and_writes_nothing(done, capsys, tmp_path, monkeypatch):
+    before = sorted(done.path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["test", "--config", str(done.config_file), "--ckpt_path", str(done.checkpoints / "last.ckpt")]
+    assert main(arguments) == 0
+    assert "phantom_fundus/shift0.5" in capsys.readouterr().out
+    assert sorted(done.path.rglob("*")) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_validate_prints_the_measures_of_the_chosen_checkpoint(done, capsys):
+    assert main(["validate", str(done.path)]) == 0
+    shown = dict(line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("val/"))
+    assert float(shown["val/dsc"]) == pytest.approx(done.read_result()["checkpoint"]["value"], abs=1e-4)
+
+
+def test_predict_writes_masks_and_overlays_at_native_size(done, tmp_path):
+    images = tmp_path / "images"
+    (images / "more").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 255, (40, 60, 3), np.uint8)).save(images / "colour.png")
+    Image.fromarray(random.integers(0, 255, (50, 30), np.uint8)).save(images / "more" / "grey.jpg")
+    assert main(["predict", str(done.path), "--images", str(images), "--output", str(tmp_path / "out")]) == 0
+    for name, size in (("colour", (60, 40)), ("more/grey", (30, 50))):
+        for target in ("disc", "cup"):
+            mask = Image.open(tmp_path / "out" / "masks" / target / f"{name}.png")
+            assert mask.size == size
+            assert set(np.unique(np.asarray(mask))) <= {0, 255}
+        assert Image.open(tmp_path / "out" / "overlays" / f"{name}.png").size == size
+
+
+def test_predict_names_everything_wrong_with_the_images(done, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "empty.png").write_bytes(b"")
+    (images / "text.jpg").write_text("not an image")
+    assert main(["predict", str(done.path), "--images", str(images), "--output", str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr().err
+    assert "empty.png" in shown
+    assert "text.jpg" in shown
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_what_is_not_a_run_folder_is_refused(command, tmp_path, capsys):
+    extra = ["--images", str(tmp_path)] if command == "predict" else []
+    assert main([command, str(tmp_path), *extra]) == 2
+    assert "not a run folder" in capsys.readouterr().err
+
+
+def test_a_bad_folder_is_reported_whole_before_anything_is_written(config, tmp_path, capsys):
+    folder = tmp_path / "mine"
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    for stem in "abcdefghij":
+        Image.fromarray(pixels).save(folder / "images" / f"{stem}.png")
+        Image.fromarray(pixels[..., 0]).save(folder / "masks" / f"{stem}.png")
+    Image.fromarray(pixels[..., 0] + 77).save(folder / "masks" / "a.png")
+    Image.fromarray(pixels[:8, :, 0]).save(folder / "masks" / "b.png")
+    (folder / "masks" / "c.png").unlink()
+    whole = (folder / "images" / "d.png").read_bytes()
+    (folder / "images" / "d.png").write_bytes(whole[: len(whole) // 2])
+    override = tmp_path / "data.yaml"
+    override.write_text(
+        f"data:\n  class_path: SeenUnseenDataModule\n  init_args:\n    unseen: []\n    seen:\n"
+        f"      - {{class_path: FolderDataset, init_args: {{path: {json.dumps(str(folder))}}}}}\n"
+    )
+    arguments = ["fit", "--config", str(config), "--config", str(override), "--run.root", str(tmp_path / "runs")]
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert "4 problems" in shown
+    assert all(f"{stem}.png" in shown for stem in "abcd")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_pretrained_weights_that_cannot_be_had_end_in_one_sentence(config, tmp_path, capsys, monkeypatch):
+    import timm
+
+    def offline(*args, pretrained=False, create=timm.create_model, **kwargs):
+        if pretrained:
+            raise OSError("no route to host")
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    network = ["--model.init_args.network", "MADGNet", "--model.init_args.network.init_args.encoder", "resnet10t"]
+    arguments = ["fit", "--config", str(config), "--run.root", str(tmp_path / "runs"), *network]
+    assert main([*arguments, "--model.init_args.network.init_args.pretrained", "true"]) == 2
+    shown = capsys.readouterr().err.strip()
+    assert len(shown.splitlines()) == 1
+    assert "set pretrained: false" in shown

@@ -1,0 +1,1 @@
+"""Its place puts this folder on the path, so that every test can import `standins`."""

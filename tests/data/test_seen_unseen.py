@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from standins import Boxes, TinyNetwork, quiet_trainer, tiny_task
+
+from madgnet_bench.catalog.phantoms import PhantomDataset
+from madgnet_bench.data.samplers import DomainBatches, PlannedBatchSampler, ShuffledBatches
+from madgnet_bench.data.seen_unseen import SeenUnseenDataModule, check_unseen
+from madgnet_bench.data.transforms import FlipRotate
+from madgnet_bench.errors import ConfigError, DataErrors
+
+PROTOCOL = "madgnet[size=16]"
+
+
+def module(seen=None, unseen=None, **options):
+    options = {"protocol": PROTOCOL, "batches": ShuffledBatches(3), "eval_batch_size": 2} | options
+    return SeenUnseenDataModule([Boxes()] if seen is None else seen, [Boxes("far")] if unseen is None else unseen, **options)
+
+
+def ids(loader):
+    return [case_id for batch in loader for case_id in batch.case_id]
+
+
+def test_building_touches_no_file(monkeypatch):
+    def touched(*arguments):
+        raise AssertionError("a file was touched")
+
+    for name in ("scan", "read_image", "read_mask"):
+        monkeypatch.setattr(Boxes, name, touched)
+    data = module(seen=[Boxes(targets=("disc", "cup"))], unseen=[Boxes("far", targets=("cup",))])
+    assert (data.num_targets, data.targets, data.image_size) == (2, ("disc", "cup"), 16)
+    assert data.test_sets == data.val_sets == []
+    with pytest.raises(RuntimeError, match=r"setup\('test'\)"):
+        data.test_dataloader()
+    with pytest.raises(RuntimeError, match=r"setup\('fit'\)"):
+        data.train_dataloader()
+
+
+def test_each_stage_lists_its_cases():
+    data = module(seen=[Boxes("near", splits="ttttvvve"), Boxes("other", splits="tttte")])
+    data.setup("fit")
+    assert sorted(ids(data.train_dataloader())) != [] and len(ids(data.train_dataloader())) == 6  # 8 cases, batches of 3
+    assert [ids(loader) for loader in data.val_dataloader()] == [["c04", "c05", "c06"]]
+    assert [(s.name, s.setting) for s in data.val_sets] == [("near", "seen")]
+    with pytest.raises(RuntimeError, match="test loaders"):
+        data.test_dataloader()
+    data.setup("test")
+    assert [(s.name, s.setting) for s in data.test_sets] == [("near", "seen"), ("other", "seen"), ("far", "unseen")]
+    assert [ids(loader) for loader in data.test_dataloader()] == [["c07"], ["c04"], [f"c{n:02d}" for n in range(10)]]
+    assert [len(batch) for batch in data.test_dataloader()[2]] == [2, 2, 2, 2, 2]
+
+
+def test_a_fit_never_opens_a_test_file():
+    seen = Boxes("near", unreadable="e")
+    unseen = Boxes("far", unreadable="tve")
+    data = module(seen=[seen], unseen=[unseen])
+    task = tiny_task()
+    trainer = quiet_trainer()
+    trainer.fit(task, datamodule=data)
+    assert trainer.global_step == 2
+    assert "val/dsc" in trainer.callback_metrics
+    with pytest.raises(AssertionError, match="near: c08 of test was read"):  # the stand-in does refuse
+        trainer.test(task, datamodule=data, verbose=False)
+
+
+def test_an_unseen_set_is_not_even_listed_by_a_fit(monkeypatch):
+    unseen = Boxes("far")
+    monkeypatch.setattr(unseen, "scan", lambda: pytest.fail("listed"))
+    data = module(unseen=[unseen])
+    for stage in ("fit", "validate"):
+        data.setup(stage)
+    assert len(data.val_dataloader()) == 1
+
+
+def test_only_training_cases_are_augmented():
+    data = module(augmentation=FlipRotate(degrees=45), seed=3)
+    plain = module(seed=3)
+    for one in (data, plain):
+        one.setup("fit")
+        one.setup("test")
+    pairs = [(a.image, b.image) for a, b in zip(data.train_dataloader(), plain.train_dataloader(), strict=True)]
+    assert not any(torch.equal(a, b) for a, b in pairs)
+    for loaders in ("val_dataloader", "test_dataloader"):
+        for one, other in zip(getattr(data, loaders)(), getattr(plain, loaders)(), strict=True):
+            assert all(torch.equal(a.image, b.image) for a, b in zip(one, other, strict=True))
+
+
+def test_training_batches_are_planned():
+    data = module(seen=[Boxes("a"), Boxes("b")], batches=DomainBatches(domains_per_batch=2, samples_per_domain=2))
+    data.setup("fit")
+    loader = data.train_dataloader()
+    assert isinstance(loader.batch_sampler, PlannedBatchSampler)
+    for batch in loader:
+        assert sorted(batch.domain_index.tolist()) == [0, 0, 1, 1]
+        assert [["a", "b"][index] for index in batch.domain_index] == batch.dataset
+
+
+def test_one_and_three_channels_share_a_batch_and_a_training():
+    seen = [Boxes("grey", channels=1), Boxes("colour", channels=3, modality="dermoscopy")]
+    data = module(seen=seen, batches=DomainBatches(domains_per_batch=2, samples_per_domain=2))
+    data.setup("fit")
+    for batch in data.train_dataloader():
+        assert batch.image.shape == (4, 3, 16, 16)
+        grey = batch.image[batch.domain_index == 0]
+        assert torch.equal(grey[:, 0], grey[:, 2])
+        assert set(batch.modality) == {"ultrasound", "dermoscopy"}
+    trainer = quiet_trainer()
+    trainer.fit(tiny_task(), datamodule=data)
+    assert trainer.global_step == 3
+
+
+def test_sets_with_different_targets_mark_what_they_annotate():
+    seen = [Boxes("fundus", targets=("disc", "cup")), Boxes("discs", targets=("disc",)), Boxes("vessels", targets=("vessel",))]
+    data = module(seen=seen, unseen=[Boxes("far", targets=("cup", "lens"))], batches=ShuffledBatches(18))
+    assert data.targets == ("disc", "cup", "vessel")
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    present = {name: batch.target_present[n].tolist() for n, name in enumerate(batch.dataset)}
+    assert present == {"fundus": [True, True, False], "discs": [True, False, False], "vessels": [False, False, True]}
+    assert not batch.mask[~batch.target_present].any()
+    task = tiny_task(TinyNetwork(3))
+    trainer = quiet_trainer()
+    trainer.fit(task, datamodule=data)
+    trainer.test(task, datamodule=data, verbose=False)
+    found = {(row.dataset, row.target) for row in task.test_rows}
+    assert found == {("fundus", "disc"), ("fundus", "cup"), ("discs", "disc"), ("vessels", "vessel"), ("far", "cup")}
+
+
+def test_an_unseen_set_that_shares_files_is_refused():
+    seen, unseen = Boxes("near", card="set"), Boxes("near/again", card="set", splits="eeee", first_case=8)
+    with pytest.raises(ConfigError, match=r"unseen set near/again shares 2 cases with seen set near, first 8\.png"):
+        check_unseen([seen], [unseen])
+    data = module(seen=[seen], unseen=[unseen])
+    data.setup("fit")  # does not look at unseen sets
+    with pytest.raises(ConfigError, match="shares 2 cases"):
+        data.setup("test")
+    check_unseen([seen], [Boxes("near/later", card="set", first_case=10), Boxes("stranger")])
+
+
+@pytest.mark.parametrize(
+    ("seen", "unseen", "message"),
+    [
+        ([], ["a"], "data.seen is empty"),
+        (["a", "b"], ["a"], "data set a is named twice"),
+        (["a", "a"], [], "data set a is named twice"),
+    ],
+)
+def test_sets_that_do_not_make_an_experiment_are_refused(seen, unseen, message):
+    with pytest.raises(ConfigError, match=message):
+        module(seen=[Boxes(name) for name in seen], unseen=[Boxes(name) for name in unseen])
+
+
+def test_an_unseen_set_needs_a_target_that_was_trained():
+    with pytest.raises(ConfigError, match=r"unseen set far has targets \['lens'\], training has \['lesion'\]"):
+        module(unseen=[Boxes("far", targets=("lens",))])
+
+
+def test_an_empty_set_and_one_without_training_cases_are_refused():
+    with pytest.raises(DataErrors, match="the data set is empty"):
+        module(seen=[Boxes(splits="")]).setup("fit")
+    with pytest.raises(ConfigError, match="no training cases in boxes"):
+        module(seen=[Boxes(splits="vvee")]).setup("fit")
+
+
+def test_the_size_is_the_protocols():
+    assert module(protocol="madgnet").image_size == 352
+    assert module(image_size=16).image_size == 16
+    with pytest.raises(ConfigError, match=r"choose the protocol madgnet\[size=64\]"):
+        module(image_size=64)
+    with pytest.raises(ConfigError, match=r"set data\.image_size"):
+        module(protocol="native")
+    native = module(protocol="native", image_size=32)
+    assert native.image_size == 32
+    native.setup("test")
+    (batch, *_) = native.test_dataloader()[1]
+    assert batch.image.shape[2:] == batch.mask.shape[2:] == (32, 32)
+    assert batch.original_size.tolist() == [[24, 20], [24, 20]]
+    far = native.test_sets[1].cases.source
+    assert np.array_equal(native.native_mask(1, 6), far.read_mask(far.manifest.cases[6]))
+
+
+def test_fewer_evaluation_cases_than_processes_are_refused(monkeypatch):
+    data = module(seen=[Boxes(splits="tttttve")], unseen=[Boxes("far", splits="ee")])
+    data.setup("fit")
+    data.setup("test")
+    monkeypatch.setattr(SeenUnseenDataModule, "_process", lambda self: (1, 2))
+    with pytest.raises(ConfigError, match="the largest evaluation set has 1 cases for 2 processes"):
+        data.val_dataloader()
+    assert [ids(loader) for loader in data.test_dataloader()] == [[], ["c01"]]
+
+
+def test_phantoms_of_all_modalities_go_through_one_module():
+    names = ("dermoscopy", "radiology", "fundus")
+    seen = [PhantomDataset(name, size=32, cases=6) for name in names]
+    data = module(seen=seen, unseen=[PhantomDataset("fundus", size=32, cases=5, shift=0.5)])
+    assert data.targets == ("lesion", "infection", "disc", "cup")
+    data.setup("fit")
+    assert {name for batch in data.train_dataloader() for name in batch.modality} <= set(names)
+    data.setup("test")
+    assert [len(s.cases) for s in data.test_sets][-1] == 5
