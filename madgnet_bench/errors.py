@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["BenchError", "ConfigError", "DataErrors", "Problem", "RunError"]
+__all__ = ["BenchError", "ConfigError", "DataErrors", "Problem", "RunError", "TrainingError"]
 
 
 class BenchError(Exception):
@@ -18,6 +18,10 @@ class ConfigError(BenchError):
 
 class RunError(BenchError):
     """A run folder is missing, incomplete, damaged or of another schema version."""
+
+
+class TrainingError(BenchError, FloatingPointError):
+    """The training has left the finite numbers."""
 
 
 @dataclass(frozen=True, order=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -120,13 +120,15 @@ class MaskWriter(Callback):
 
     Args:
         folder: Where files go.
-        images: Folder of the images.
+        read: From an image's name (its case_id) to its pixels, (H, W, C) at its own size.
         targets: Names of the target channels.
         threshold: A probability of at least this value is foreground.
     """
 
-    def __init__(self, folder: Path, images: Path, *, targets: Sequence[str], threshold: float) -> None:
-        self._folder, self._images, self._targets, self._threshold = folder, images, list(targets), threshold
+    def __init__(
+        self, folder: Path, read: Callable[[str], NDArray[np.uint8]], *, targets: Sequence[str], threshold: float
+    ) -> None:
+        self._folder, self._read, self._targets, self._threshold = folder, read, list(targets), threshold
         self.written = 0
 
     def on_predict_batch_end(
@@ -146,9 +148,7 @@ class MaskWriter(Callback):
             )[0]
             mask = (probability >= self._threshold).numpy().astype(np.uint8)
             _write_masks(self._folder / "masks", self._targets, mask, case_id)
-            image = _pixels(batch.image[position])
-            shown = np.asarray(Image.fromarray(to_rgb(image)).resize(size[::-1], Image.Resampling.BILINEAR))
-            _save(self._folder / "overlays" / f"{case_id}.png", draw_outlines(shown, mask))
+            _save(self._folder / "overlays" / f"{case_id}.png", draw_outlines(self._read(case_id), mask))
             self.written += 1
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from madgnet_bench.catalog.datasets import FileProblem
@@ -46,16 +47,19 @@ class _Images(Dataset[SegmentationBatch]):
     """Each image as a batch of one, with an absent reference."""
 
     def __init__(self, files: list[Path], folder: Path, size: int, num_targets: int) -> None:
-        self._files, self._folder, self._size, self._num_targets = files, folder, size, num_targets
+        self._names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+        self._folder, self._size, self._num_targets = folder, size, num_targets
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._names)
+
+    def read(self, case_id: str) -> NDArray[np.uint8]:
+        return read_image_file(self._names[case_id])
 
     def __getitem__(self, position: int) -> SegmentationBatch:
-        path = self._files[position]
-        image = read_image_file(path)
+        name = list(self._names)[position]
+        image = self.read(name)
         pixels = resize_image(image, (self._size, self._size)).transpose(2, 0, 1)
-        name = path.relative_to(self._folder).with_suffix("").as_posix()
         return SegmentationBatch(
             image=torch.from_numpy(np.ascontiguousarray(pixels))[None].float() / 255,
             mask=torch.zeros(1, self._num_targets, self._size, self._size),
@@ -88,6 +92,10 @@ class ImageFolderDataModule(LightningDataModule):
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer images than processes
         self._images = _Images(find_images(folder), folder, image_size, num_targets)
+
+    def read(self, case_id: str) -> NDArray[np.uint8]:
+        """The pixels of one image, (H, W, C) at its own size, by the case_id of its batch."""
+        return self._images.read(case_id)
 
     def predict_dataloader(self) -> DataLoader[SegmentationBatch]:
         """One image per batch."""

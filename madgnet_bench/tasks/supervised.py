@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from madgnet_bench.contracts import Context, Inferer, Prediction, SegmentationBatch, SegmentationLoss, SegmentationNetwork
+from madgnet_bench.errors import TrainingError
 from madgnet_bench.inference.whole_image import WholeImage
 from madgnet_bench.metrics.case_table import CaseMeasures
 from madgnet_bench.metrics.overlap import MEASURES
@@ -194,21 +195,24 @@ class SegmentationTask(LightningModule):
 class SupervisedTask(SegmentationTask):
     """Trains a network on images and references with one loss; arguments as `SegmentationTask`.
 
-    Example: see ``configs/phantoms/unet.yaml``.
+    Example: see ``configs/demo/unet.yaml``.
     """
 
     def training_step(self, batch: SegmentationBatch, batch_idx: int) -> Tensor:
         """Sum the terms of the loss and log each.
 
         Raises:
-            FloatingPointError: The loss is not finite.
+            TrainingError: The loss is not finite.
         """
         output = self.network(batch.image, context=self.context(batch))
         terms = self.loss(output, batch)
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total):
             values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
-            raise FloatingPointError(f"the training loss is not finite ({values}) on cases {', '.join(batch.case_id)}")
+            raise TrainingError(
+                f"the training loss is not finite ({values}) in epoch {self.current_epoch + 1} on {', '.join(batch.case_id)}; "
+                "lower the learning rate, or train in float32."
+            )
         logged = {f"train/{name}": value.detach() for name, value in terms.items()} | {"train/loss": total.detach()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=True)
         return total

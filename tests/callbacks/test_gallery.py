@@ -121,8 +121,8 @@ def predict(tmp_path, targets, threshold=0.5):
     images = tmp_path / "images"
     save(images / "a.png", (30, 40, 3))
     save(images / "deep" / "b.tif", (21, 11))
-    writer = MaskWriter(tmp_path / "out", images, targets=targets, threshold=threshold)
     data = ImageFolderDataModule(images, image_size=16, num_targets=len(targets))
+    writer = MaskWriter(tmp_path / "out", data.read, targets=targets, threshold=threshold)
     quiet_trainer(callbacks=[writer]).predict(tiny_task(LeftHalf(len(targets))), datamodule=data, return_predictions=False)
     return writer, tmp_path / "out"
 
