@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from madgnet_bench.catalog.cards import DataCard
+from madgnet_bench.catalog.datasets import SegmentationDataset
+from madgnet_bench.catalog.folder import FolderDataset
 from madgnet_bench.catalog.official import DATA_ROOT_VARIABLE, READERS, CatalogDataset, find_data_root
 from madgnet_bench.errors import ConfigError, DataErrors, Problem
 
@@ -30,7 +32,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.action == "list":
         return _list(options.data_root)
-    datasets = [_dataset(name, options.data_root) for name in options.name]
+    datasets = [_dataset(name, options.data_root, options.targets) for name in options.name]
     if options.action == "check":
         return _check(datasets)
     return _sheet(datasets, options.output)
@@ -47,15 +49,23 @@ def _parser() -> argparse.ArgumentParser:
     sheet = actions.add_parser("sheet", parents=[root], help="draw a contact sheet with the outlines of the references")
     for action in (check, sheet):
         action.add_argument(
-            "name", nargs="+", metavar="NAME", help="a data set, such as dsb2018, or a domain, such as dsb2018/he"
+            "name",
+            nargs="+",
+            metavar="NAME",
+            help="a data set, such as dsb2018, a domain, such as dsb2018/he, or your own folder of images/ and masks/",
+        )
+        action.add_argument(
+            "--targets", nargs="+", default=["lesion"], metavar="T", help="targets of an own folder (default: lesion)"
         )
     sheet.add_argument("--output", type=Path, required=True, metavar="FILE.png", help="where to write the sheet")
     return parser
 
 
-def _dataset(name: str, data_root: str | None) -> CatalogDataset:
-    """The data set that a name with an optional domain stands for."""
+def _dataset(name: str, data_root: str | None, targets: Sequence[str]) -> SegmentationDataset:
+    """The data set that a name with an optional domain, or a folder, stands for."""
     dataset, _, domain = name.partition("/")
+    if dataset not in READERS and Path(name).is_dir():
+        return FolderDataset(name, targets=tuple(targets))
     return CatalogDataset(dataset, domain=domain or None, data_root=data_root)
 
 
@@ -91,7 +101,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _check(datasets: Sequence[CatalogDataset]) -> int:
+def _check(datasets: Sequence[SegmentationDataset]) -> int:
     """Decode everything; one line per sound data set, one table of all problems."""
     problems: list[Problem] = []
     unsound: list[str] = []
@@ -111,7 +121,7 @@ def _check(datasets: Sequence[CatalogDataset]) -> int:
     return 0
 
 
-def _sheet(datasets: Sequence[CatalogDataset], output: Path) -> int:
+def _sheet(datasets: Sequence[SegmentationDataset], output: Path) -> int:
     """Draw and write a contact sheet."""
     from madgnet_bench.catalog.contact_sheet import contact_sheet  # draws with scipy, which list and check do without
 

@@ -352,7 +352,12 @@ def _of_run(run: str | None) -> list[str]:
 
 
 def _run(arguments: list[str], *, folder: RunFolder | None = None) -> BenchCLI:
-    """Run one subcommand, with errors of the configuration turned into a few lines."""
+    """Run one subcommand, with errors of the configuration turned into a few lines.
+
+    A class of the user's own is found in the working folder too, as it is with ``python -m``.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     _log.setLevel(logging.INFO)

@@ -108,3 +108,21 @@ def test_missing_action_and_help(capsys):
         main(["data", "--help"])
     assert caught.value.code == 0
     assert "usage: madgnet-bench data" in capsys.readouterr().out
+
+
+def test_an_own_folder_is_checked_and_shown_like_a_data_set(tmp_path, capsys):
+    folder = tmp_path / "mine"
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for number in range(10):
+        pixels = np.zeros((20, 24), np.uint8)
+        pixels[5:9, number : number + 6] = 255
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
+        Image.fromarray(pixels).save(folder / "masks" / f"{number}.png")
+    assert main(["data", "check", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith("mine: 10 cases (7 train, 1 val, 2 test), all sound")
+    assert main(["data", "sheet", str(folder), "--output", str(tmp_path / "sheet.png")]) == 0
+    assert Image.open(tmp_path / "sheet.png").width > 6 * 128
+    Image.fromarray(np.full((20, 24), 7, np.uint8)).save(folder / "masks" / "3.png")
+    assert main(["data", "check", str(folder)]) == 2
+    assert "3.png" in capsys.readouterr().err
