@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -80,7 +81,6 @@ class BenchCLI(LightningCLI):
 
     def __init__(self, arguments: Sequence[str], *, folder: RunFolder | None = None) -> None:
         self.folder = folder
-        self.status = 0
         quiet = {"exit_on_error": False}
         super().__init__(
             SegmentationTask,
@@ -197,9 +197,10 @@ class BenchCLI(LightningCLI):
         last = folder.checkpoints / "last.ckpt"
         resume = str(last) if last.is_file() and not trained else None
         if _is_first_process():
-            if trained:
+            if trained:  # nothing of the earlier training may be taken for this one's, however soon it is interrupted
                 folder.result_file.unlink()
                 folder.history_file.unlink(missing_ok=True)
+                shutil.rmtree(folder.checkpoints)
             _log.info("%s: %s", folder.path, f"resuming the interrupted run from {last.name}" if resume else "starting")
             configuration = yaml.safe_dump(self._resolved(), sort_keys=False)
             command = f"# Repeat with: madgnet-bench fit --config {folder.config_file}\n"

@@ -158,6 +158,27 @@ def test_a_killed_run_is_resumed_and_ends_as_an_undisturbed_one(config, tmp_path
     assert killed.cases_file.read_bytes() == whole.cases_file.read_bytes()
 
 
+def test_a_run_killed_while_testing_is_tested_without_training_again(done, tmp_path, capsys):
+    copy = RunFolder(tmp_path / "adhoc" / done.path.name)
+    shutil.copytree(done.path, copy.path)
+    copy.result_file.unlink()
+    copy.cases_file.write_text("a table that was cut off")
+    last = (copy.checkpoints / "last.ckpt").read_bytes()
+    assert main(["fit", "--config", str(copy.config_file), "--run.root", str(tmp_path)]) == 0
+    assert "epoch" not in capsys.readouterr().out.split("tested best.ckpt")[0]
+    assert copy.cases_file.read_bytes() == done.cases_file.read_bytes()
+    assert (copy.checkpoints / "last.ckpt").read_bytes() == last
+
+
+def test_overwrite_trains_again_to_the_same_numbers(done, tmp_path):
+    copy = RunFolder(tmp_path / "adhoc" / done.path.name)
+    shutil.copytree(done.path, copy.path)
+    arguments = ["fit", "--config", str(copy.config_file), "--run.root", str(tmp_path), "--run.overwrite", "true"]
+    assert main(arguments) == 0
+    assert copy.cases_file.read_bytes() == done.cases_file.read_bytes()
+    assert [row["epoch"] for row in copy.read_history()] == [0, 1, 2]
+
+
 def test_test_writes_the_tables_of_a_run_again(done, tmp_path):
     copy = RunFolder(tmp_path / done.path.name)
     shutil.copytree(done.path, copy.path)

@@ -1,0 +1,37 @@
+"""The committed results print exactly the committed tables.
+
+Regenerate with: madgnet-bench leaderboard results/real/nuclei --measure all --csv results/real/nuclei/leaderboard.csv
+--markdown results/real/nuclei/leaderboard.md
+"""
+
+from pathlib import Path
+
+import pytest
+
+from madgnet_bench.cli import main
+from madgnet_bench.records import find_runs, summarize
+
+RESULTS = Path(__file__).parents[1] / "results"
+SUITES = sorted({run.path.parent for run in find_runs(RESULTS)})
+
+
+def test_there_are_results():
+    assert [suite.relative_to(RESULTS).as_posix() for suite in SUITES] == ["real/nuclei"]
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
+def test_the_leaderboard_is_what_the_runs_say(suite, tmp_path):
+    csv, markdown = tmp_path / "leaderboard.csv", tmp_path / "leaderboard.md"
+    assert main(["leaderboard", str(suite), "--measure", "all", "--csv", str(csv), "--markdown", str(markdown)]) == 0
+    assert csv.read_text() == (suite / "leaderboard.csv").read_text()
+    assert markdown.read_text() == (suite / "leaderboard.md").read_text()
+
+
+@pytest.mark.parametrize("run", find_runs(RESULTS), ids=lambda run: run.path.name)
+def test_every_summary_is_that_of_its_cases(run):
+    result, cells = run.read_result(), summarize(run.read_cases())
+    assert [cell["measures"] for cell in result["cells"]] == [pytest.approx(cell["measures"], rel=1e-7) for cell in cells]
+
+
+def test_no_image_is_committed():
+    assert {path.suffix for path in RESULTS.rglob("*") if path.is_file()} <= {".md", ".csv", ".json", ".yaml"}
