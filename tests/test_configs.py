@@ -40,13 +40,15 @@ PARAMETERS = {
     "unet.yaml": 31_037_633,
     "unet_16_256.yaml": 1_942_577,
     "madgnet.yaml": 33_366_372 - 2 * (256 + 128 + 64 + 32 + 4),  # without the distance and boundary maps of four stages
+    "madgnet_multi_task.yaml": 33_366_372,
     "madgnet_resnet18.yaml": 15_482_716,
+    "madgnet_resnet18_multi_task.yaml": 15_482_716 + 2 * (256 + 128 + 64 + 32 + 4),
 }
 """Parameters with one target."""
 
 
 def test_every_configuration_is_found():
-    assert len(CONFIGS) == 9
+    assert len(CONFIGS) == 11
     assert SUITES == []
 
 

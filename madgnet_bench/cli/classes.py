@@ -13,6 +13,7 @@ from madgnet_bench.data.samplers import BatchPlan, DomainBatches, ShuffledBatche
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule
 from madgnet_bench.data.transforms import Augmentation, FlipRotate
 from madgnet_bench.inference.whole_image import WholeImage
+from madgnet_bench.losses.multi_task import MultiTaskLoss
 from madgnet_bench.losses.region import DiceBCELoss, StructureLoss
 from madgnet_bench.networks.madgnet import MADGNet
 from madgnet_bench.networks.unet import UNet
@@ -28,6 +29,7 @@ __all__ = [
     "FlipRotate",
     "FolderDataset",
     "MADGNet",
+    "MultiTaskLoss",
     "PhantomDataset",
     "SeenUnseenDataModule",
     "ShuffledBatches",
@@ -46,6 +48,7 @@ _BASES = {
     "loss": SegmentationLoss,
     "model": SegmentationTask,
     "network": SegmentationNetwork,
+    "region": SegmentationLoss,
     "schedule": Schedule,
     "seen": SegmentationDataset,
     "unseen": SegmentationDataset,

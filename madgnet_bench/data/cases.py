@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from madgnet_bench.catalog.datasets import SegmentationDataset
 from madgnet_bench.contracts import SegmentationBatch
-from madgnet_bench.data.samplers import Draw
+from madgnet_bench.data.samplers import Draw, side_at_rate
 from madgnet_bench.data.transforms import Augmentation, resize_image, resize_mask
 
 __all__ = ["CaseDataset", "JoinedDataset"]
@@ -22,7 +22,9 @@ class CaseDataset(Dataset[SegmentationBatch]):
     """Some cases of one data set at one size.
 
     Decoded and resized cases are kept in memory (uint8) up to a limit; augmentation comes after, from the random stream
-    (seed, epoch, case, repeat) of the draw, so that a resumed run sees what an undisturbed one does.
+    (seed, epoch, case, repeat) of the draw, so that a resumed run sees what an undisturbed one does. A draw at another rate
+    than 1 is resized last, after augmentation, as in PraNet's multi-scale training (arXiv 2006.11392); unlike there, shrinking
+    antialiases and the mask follows ``mask_resampling``, so that it stays binary.
 
     Args:
         source: The data set.
@@ -68,9 +70,8 @@ class CaseDataset(Dataset[SegmentationBatch]):
         row = self._rows[position]
         case = self.source.manifest.cases[row]
         image, mask, original_size = self._decoded(position)
-        if isinstance(draw, Draw) and self._augmentation is not None:
-            stream = np.random.SeedSequence((self._seed, draw.epoch, row, draw.repeat)).generate_state(1)
-            image, mask = self._augmentation(image, mask, seed=int(stream[0]))
+        if isinstance(draw, Draw):
+            image, mask = self._varied(image, mask, row=row, draw=draw)
         pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
         present = torch.tensor([[name in self.source.card.targets for name in self._targets]])
         spacing = self.source.spacing(case) or (1.0,) * len(original_size)
@@ -92,6 +93,18 @@ class CaseDataset(Dataset[SegmentationBatch]):
     def native_mask(self, row: int) -> NDArray[np.uint8]:
         """The reference of one manifest row at its own size, (K, H, W), in the order of the experiment's targets."""
         return self._ordered(self.source.read_mask(self.source.manifest.cases[row]))
+
+    def _varied(
+        self, image: NDArray[np.uint8], mask: NDArray[np.uint8], *, row: int, draw: Draw
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Augment a case for training and bring it to the size of the draw."""
+        if self._augmentation is not None:
+            stream = np.random.SeedSequence((self._seed, draw.epoch, row, draw.repeat)).generate_state(1)
+            image, mask = self._augmentation(image, mask, seed=int(stream[0]))
+        if draw.rate == 1:
+            return image, mask
+        height, width = (side_at_rate(side, draw.rate) for side in self._size)
+        return resize_image(image, (height, width)), resize_mask(mask, (height, width), resampling=self._resampling)
 
     def _decoded(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[int, ...]]:
         """Decode and resize one case, or take it from memory."""

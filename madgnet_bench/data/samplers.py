@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 from madgnet_bench.errors import ConfigError
 
-__all__ = ["BatchPlan", "DomainBatches", "Draw", "PlannedBatchSampler", "ShardSampler", "ShuffledBatches"]
+__all__ = ["BatchPlan", "DomainBatches", "Draw", "PlannedBatchSampler", "ShardSampler", "ShuffledBatches", "side_at_rate"]
 
 
 class Draw(NamedTuple):
@@ -21,11 +21,25 @@ class Draw(NamedTuple):
         position: Position of the case in the training data.
         epoch: Epoch of the draw.
         repeat: How often the case was drawn before in this epoch.
+        rate: Size at which the case is trained, relative to the experiment's; see `side_at_rate`. It is no part of the
+            random stream: under every rate a draw is augmented alike.
     """
 
     position: int
     epoch: int
     repeat: int = 0
+    rate: float = 1.0
+
+
+def side_at_rate(side: int, rate: float) -> int:
+    """Round a side times a rate to a multiple of 32, at least 32; at rate 1 it stays as it is.
+
+    The rule of PraNet's multi-scale training (arXiv 2006.11392), halves to the even multiple included.
+
+    >>> [side_at_rate(352, rate) for rate in (0.75, 1, 1.25)]
+    [256, 352, 448]
+    """
+    return side if rate == 1 else max(1, round(side * rate / 32)) * 32
 
 
 class BatchPlan(ABC):
@@ -114,18 +128,31 @@ def _endless(items: Sequence[int], random: np.random.Generator) -> Iterator[int]
 class PlannedBatchSampler(Sampler[list[Draw]]):
     """Yields this process's part of each planned batch; every process draws the same plan from (seed, epoch).
 
+    Each planned batch is yielded once per rate, one after the other, and each time is an optimiser step: the length counts
+    them all, and so do schedules.
+
     Args:
         plan: How an epoch is cut into batches.
         domains: Domain of every training case, by position.
         seed: Seed of the experiment.
         rank: This process.
         world_size: Number of processes; must divide the batch size.
+        rates: Sizes at which each batch is trained, relative to the experiment's.
 
     Raises:
         ConfigError: The batch does not divide among the processes, or there are fewer cases than processes.
     """
 
-    def __init__(self, plan: BatchPlan, domains: Sequence[int], *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        plan: BatchPlan,
+        domains: Sequence[int],
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        rates: Sequence[float] = (1.0,),
+    ) -> None:
         if plan.batch_size % world_size:
             raise ConfigError(
                 f"batch_size {plan.batch_size} is the batch over all processes and does not divide among {world_size}; "
@@ -135,8 +162,9 @@ class PlannedBatchSampler(Sampler[list[Draw]]):
             raise ConfigError(f"{len(domains)} training cases cannot be shared by {world_size} processes; use fewer devices.")
         self._plan, self._domains = plan, list(domains)
         self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._rates = tuple(rates)
         self._epoch = 0
-        self._count = len(self._batches(0))
+        self._count = len(self._batches(0)) * len(self._rates)
 
     @property
     def sampler(self) -> PlannedBatchSampler:
@@ -161,7 +189,8 @@ class PlannedBatchSampler(Sampler[list[Draw]]):
                 times[position] = times.get(position, -1) + 1
                 draws.append(Draw(position, self._epoch, times[position]))
             start, end = (len(draws) * rank // self._world_size for rank in (self._rank, self._rank + 1))
-            yield draws[start:end]
+            for rate in self._rates:
+                yield [draw._replace(rate=rate) for draw in draws[start:end]]
 
 
 class ShardSampler(Sampler[int]):

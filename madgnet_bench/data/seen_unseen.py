@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from madgnet_bench.catalog.datasets import SegmentationDataset
 from madgnet_bench.contracts import SegmentationBatch
 from madgnet_bench.data.cases import CaseDataset, JoinedDataset
-from madgnet_bench.data.samplers import BatchPlan, PlannedBatchSampler, ShardSampler, ShuffledBatches
+from madgnet_bench.data.samplers import BatchPlan, PlannedBatchSampler, ShardSampler, ShuffledBatches, side_at_rate
 from madgnet_bench.data.transforms import Augmentation
 from madgnet_bench.errors import ConfigError
 from madgnet_bench.protocol import Protocol
@@ -52,14 +52,17 @@ class SeenUnseenDataModule(LightningDataModule):
         image_size: Side in pixels of the network's input; the protocol's size where it is not given.
         batches: How an epoch is cut into batches; its batch size counts all processes.
         augmentation: Random change of the training cases, or none.
+        rates: Multi-scale training: each batch is trained once at each of these sizes relative to ``image_size``, rounded to
+            multiples of 32, in this order; each time is an optimiser step. MADGNet's are 0.75, 1 and 1.25.
         eval_batch_size: Cases per batch and process in validation and test; no measure depends on it.
         num_workers: Worker processes per loader.
         protocol: Text of the protocol.
         seed: Seed of order and augmentation. Splits have their own seed, so that it does not move them.
 
     Raises:
-        ConfigError: Nothing to train on, two sets of one name, an unseen target that no seen set has, or a protocol that
-            names no size while ``image_size`` is not given or differs from it.
+        ConfigError: Nothing to train on, two sets of one name, an unseen target that no seen set has, a protocol that
+            names no size while ``image_size`` is not given or differs from it, or rates of which one is not positive or two
+            give the same size.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class SeenUnseenDataModule(LightningDataModule):
         image_size: int | None = None,
         batches: BatchPlan | None = None,
         augmentation: Augmentation | None = None,
+        rates: Sequence[float] = (1.0,),
         eval_batch_size: int = 8,
         num_workers: int = 0,
         protocol: str = "madgnet",
@@ -85,6 +89,7 @@ class SeenUnseenDataModule(LightningDataModule):
         self.seed = seed
         self._batches = batches or ShuffledBatches()
         self._augmentation = augmentation
+        self._rates = _checked_rates(rates, self.image_size)
         self._eval_batch_size = eval_batch_size
         self._num_workers = num_workers
         self._first_epoch = 0
@@ -156,7 +161,9 @@ class SeenUnseenDataModule(LightningDataModule):
         if self._train is None:
             raise RuntimeError("training data exist only after setup('fit')")
         rank, world_size = self._process()
-        sampler = PlannedBatchSampler(self._batches, self._train.domains, seed=self.seed, rank=rank, world_size=world_size)
+        sampler = PlannedBatchSampler(
+            self._batches, self._train.domains, seed=self.seed, rank=rank, world_size=world_size, rates=self._rates
+        )
         sampler.set_epoch(self._first_epoch)
         return DataLoader(self._train, batch_sampler=sampler, **self._loading())
 
@@ -270,3 +277,16 @@ def _image_size(protocol: Protocol, image_size: int | None) -> int:
             f"leave it out, or choose the protocol {protocol.name}[size={image_size}]."
         )
     return protocol.size
+
+
+def _checked_rates(rates: Sequence[float], image_size: int) -> tuple[float, ...]:
+    """Refuse rates that cannot be trained or that would only repeat a step."""
+    if not rates or not all(0 < rate < float("inf") for rate in rates):
+        raise ConfigError(f"rates are {list(rates)}; give one or more positive numbers, such as [0.75, 1, 1.25].")
+    sides = [side_at_rate(image_size, rate) for rate in rates]
+    if len(set(sides)) < len(sides):
+        raise ConfigError(
+            f"rates {list(rates)} of image size {image_size} give sides {sides} (multiples of 32), so that steps would be "
+            "repeated; choose a larger size, or other rates."
+        )
+    return tuple(rates)

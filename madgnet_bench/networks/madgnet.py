@@ -16,6 +16,7 @@ Changes from the released code:
     - The cosine bases are stored once per decoder stage as one-dimensional factors (6,720 values at K = 16), not as planes
       repeated over channels (29.9 million).
     - Lists of stages and of branches are numbered from 0: ``skip_connection.0`` is the released ``skip_connection1``.
+      Released weights are renamed when they are loaded (``checkpoint``, see `networks.released`).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from madgnet_bench.layers.normalization import Normalization, input_normalizatio
 from madgnet_bench.layers.padding import crop_to_size, pad_to_multiple
 from madgnet_bench.layers.sub_decoder import EnsembleSubDecoder, Supervision
 from madgnet_bench.networks.encoders import REDUCTIONS, timm_encoder
+from madgnet_bench.networks.released import convert_released_weights, read_released_weights
 
 __all__ = ["MADGNet"]
 
@@ -68,10 +70,14 @@ class MADGNet(SegmentationNetwork):
         supervision: ``"region"``: one map per stage; ``"multi_task"``: region, distance and boundary, which inform one another.
         normalization: ``"none"`` (default): images in [0, 1] as they are, as the released inference does although its encoder
             was pretrained with ImageNet's mean and standard deviation; ``"imagenet"`` applies those.
+        checkpoint: Local file of the released weights of the whole network, which replace those of ``pretrained`` and
+            ``encoder_checkpoint`` (nothing is downloaded). They need ``supervision="multi_task"``: the released region map
+            is made from the distance and boundary maps too. Loaded strictly; ``frequencies``, ``selection``,
+            ``min_resolution`` and ``normalization`` must be set as in training.
         return_features: Also return the encoder's five maps.
 
     Raises:
-        ConfigError: The encoder, its weights, or a number cannot be used; the message says why.
+        ConfigError: The encoder, its weights, the checkpoint, or a number cannot be used; the message says why.
     """
 
     def __init__(
@@ -88,13 +94,22 @@ class MADGNet(SegmentationNetwork):
         min_resolution: int = 8,
         supervision: Supervision = "region",
         normalization: Normalization = "none",
+        checkpoint: str | Path | None = None,
         return_features: bool = False,
     ) -> None:
         super().__init__(num_targets)
         if supervision not in ("region", "multi_task"):
             raise ConfigError(f"unknown supervision {supervision!r}; choose 'region' or 'multi_task'.")
+        if checkpoint is not None:
+            if supervision != "multi_task":
+                raise ConfigError(
+                    f"checkpoint needs supervision: multi_task, not {supervision}: "
+                    "the released region map is made from the distance and boundary maps too."
+                )
+            pretrained, encoder_checkpoint = False, None
         self.return_features = return_features
         departures = {
+            "released-weights": checkpoint is not None,
             "pretrained": pretrained or encoder_checkpoint is not None,
             f"S{scales}": scales != 3,
             f"K{frequencies}": frequencies != 16,
@@ -126,6 +141,9 @@ class MADGNet(SegmentationNetwork):
         self.sub_decoder_stage = nn.ModuleList(
             EnsembleSubDecoder(width, num_targets, supervision=supervision) for width in _WIDTHS
         )
+        if checkpoint is not None:
+            released = read_released_weights(checkpoint)
+            self.load_state_dict(convert_released_weights(released, self, where=f"released weights {checkpoint}"))
 
     @property
     def label(self) -> str:

@@ -102,6 +102,47 @@ def test_only_draws_are_augmented_each_from_its_own_stream():
     )
 
 
+@pytest.mark.parametrize(("rate", "side"), [(0.75, 64), (1.0, 96), (1.25, 128)])
+@pytest.mark.parametrize("rule", ["bilinear", "nearest"])
+def test_a_draw_comes_at_its_rate_with_a_binary_mask(rate, side, rule):
+    data = cases(Boxes(size=(96, 80), targets=("a", "b")), size=96, targets=("a", "b"), mask_resampling=rule)
+    item = data[Draw(1, 0, rate=rate)]
+    assert item.image.shape == (1, 1, side, side) and item.mask.shape == (1, 2, side, side)
+    assert set(item.mask.unique().tolist()) == {0, 1}
+    assert item.original_size.tolist() == [[96, 80]]
+    assert data[1].image.shape == (1, 1, 96, 96)  # evaluation has one size
+    assert (item.mask.mean((2, 3)) - data[1].mask.mean((2, 3))).abs().max() < 0.02  # the same boxes
+
+
+class Stripes(Augmentation):
+    """Image and mask from the seed alone."""
+
+    def __call__(self, image, mask, *, seed):
+        wide = np.random.default_rng(seed).integers(0, 2, (4, 1))
+        mask = np.repeat(np.broadcast_to(wide, (4, 96)), 24, axis=0).astype(np.uint8)
+        return mask[..., None] * 255, mask[None]
+
+
+def test_the_rates_of_a_draw_share_its_augmentation():
+    data = cases(Boxes(size=(96, 96)), size=96, augmentation=Stripes(), seed=3)
+    seen = set()
+    for epoch in range(8):
+        items = [data[Draw(0, epoch, rate=rate)] for rate in (0.75, 1.0, 1.25)]
+        columns = [
+            tuple(item.mask[0, 0, side // 8 :: side // 4, 0].tolist()) for item, side in zip(items, (64, 96, 128), strict=True)
+        ]
+        assert len(set(columns)) == 1
+        assert all(((item.image - item.mask).abs() < 0.5).all() for item in items)  # image and mask lie on each other
+        seen.add(columns[0])
+    assert len(seen) > 1
+
+
+def test_rate_1_changes_nothing():
+    data = cases(size=50, augmentation=FlipRotate())
+    assert data[Draw(0, 0, rate=1)].image.shape[2:] == (50, 50)
+    assert same(data[Draw(2, 3, rate=1)], data[Draw(2, 3)])
+
+
 @pytest.mark.parametrize("augmentation", [None, FlipRotate()])
 def test_memory_changes_no_value_and_saves_reading(monkeypatch, augmentation):
     reads = []

@@ -4,7 +4,14 @@ import itertools
 
 import pytest
 
-from madgnet_bench.data.samplers import DomainBatches, Draw, PlannedBatchSampler, ShardSampler, ShuffledBatches
+from madgnet_bench.data.samplers import (
+    DomainBatches,
+    Draw,
+    PlannedBatchSampler,
+    ShardSampler,
+    ShuffledBatches,
+    side_at_rate,
+)
 from madgnet_bench.errors import ConfigError
 
 DOMAINS = [0] * 17 + [1] * 9 + [2] * 4
@@ -81,6 +88,38 @@ def test_what_does_not_divide_is_refused():
         PlannedBatchSampler(ShuffledBatches(8), [0, 0], seed=0, world_size=4)
     with pytest.raises(ConfigError, match="domains_per_batch is 4, but training has 3 domains"):
         PlannedBatchSampler(DomainBatches(domains_per_batch=4), DOMAINS, seed=0)
+
+
+RATES = (0.75, 1.0, 1.25)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_each_batch_comes_once_per_rate_in_order(plan, world_size):
+    for rank in range(world_size):
+        single, several = (epoch(plan, 2, rank=rank, world_size=world_size, rates=rates) for rates in ((1.0,), RATES))
+        assert len(several) == 3 * len(single)
+        for step, batch in enumerate(several):
+            assert {draw.rate for draw in batch} == {RATES[step % 3]}  # one rate per step, the same in every process
+            assert [draw._replace(rate=1.0) for draw in batch] == single[step // 3]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_length_counts_steps_and_a_resumed_epoch_is_the_undisturbed_one(plan):
+    sampler = PlannedBatchSampler(plan, DOMAINS, seed=0, rates=RATES)
+    for number in range(3):
+        sampler.set_epoch(number)
+        last = list(sampler)
+        assert len(sampler) == len(last) == 3 * len(PlannedBatchSampler(plan, DOMAINS, seed=0))
+    assert epoch(plan, 2, rates=RATES) == last
+
+
+@pytest.mark.parametrize(
+    ("side", "rate", "expected"),
+    [(352, 0.75, 256), (352, 1.25, 448), (352, 1, 352), (256, 0.75, 192), (256, 1.25, 320), (100, 1, 100), (16, 0.75, 32)],
+)
+def test_sides_are_multiples_of_32_but_at_rate_1(side, rate, expected):
+    assert side_at_rate(side, rate) == expected
 
 
 @pytest.mark.parametrize(("domains_per_batch", "samples_per_domain"), [(2, 4), (3, 2), (1, 8)])

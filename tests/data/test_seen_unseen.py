@@ -10,6 +10,7 @@ from madgnet_bench.data.samplers import DomainBatches, PlannedBatchSampler, Shuf
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule, check_unseen
 from madgnet_bench.data.transforms import FlipRotate
 from madgnet_bench.errors import ConfigError, DataErrors
+from madgnet_bench.tasks.schedules import Cosine
 
 PROTOCOL = "madgnet[size=16]"
 
@@ -95,6 +96,55 @@ def test_training_batches_are_planned():
     for batch in loader:
         assert sorted(batch.domain_index.tolist()) == [0, 0, 1, 1]
         assert [["a", "b"][index] for index in batch.domain_index] == batch.dataset
+
+
+def test_each_batch_is_trained_once_per_rate():
+    protocol = "madgnet[size=96]"
+    data, plain = (module(rates=rates, augmentation=FlipRotate(), protocol=protocol) for rates in ((0.75, 1, 1.25), (1.0,)))
+    data.setup("fit")
+    plain.setup("fit")
+    batches, single = list(data.train_dataloader()), list(plain.train_dataloader())
+    assert len(data.train_dataloader()) == len(batches) == 3 * len(single) == 6
+    for step, batch in enumerate(batches):
+        assert batch.image.shape[2:] == batch.mask.shape[2:] == ((64, 64), (96, 96), (128, 128))[step % 3]
+        assert batch.case_id == single[step // 3].case_id
+        assert set(batch.mask.unique().tolist()) == {0, 1}
+    assert all(torch.equal(a.image, b.image) for a, b in zip(batches[1::3], single, strict=True))
+    assert {batch.image.shape[2:] for batch in data.val_dataloader()[0]} == {(96, 96)}
+
+
+def test_schedules_count_the_steps_of_every_rate():
+    data = module(rates=(0.5, 1, 2), protocol="madgnet[size=64]")
+    task = tiny_task(protocol="madgnet[size=64]", schedule=Cosine(minimum=1e-6))
+    trainer = quiet_trainer(max_epochs=2, limit_val_batches=0)
+    trainer.fit(task, datamodule=data)
+    assert trainer.global_step == trainer.estimated_stepping_batches == 2 * 2 * 3
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_training_at_several_rates_resumes_as_if_undisturbed(tmp_path, workers):
+    def fit(epochs, resume=None):
+        data = module(rates=(0.5, 1), augmentation=FlipRotate(), num_workers=workers, protocol="madgnet[size=64]")
+        task = tiny_task(TinyNetwork(norm=True, dropout=0.5), protocol="madgnet[size=64]")
+        trainer = quiet_trainer(max_epochs=epochs, limit_val_batches=0)
+        trainer.fit(task, datamodule=data, ckpt_path=resume)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return task.network.state_dict()
+
+    undisturbed = fit(3)
+    fit(1)
+    resumed = fit(3, resume=tmp_path / "last.ckpt")
+    assert all(torch.equal(value, resumed[name]) for name, value in undisturbed.items())
+
+
+def test_rates_that_cannot_be_trained_are_refused():
+    for rates in ((), (0.75, 0), (1, -1), (float("nan"),)):
+        with pytest.raises(ConfigError, match="give one or more positive numbers"):
+            module(rates=rates)
+    with pytest.raises(ConfigError, match=r"of image size 64 give sides \[64, 64, 64\] .*choose a larger size"):
+        module(rates=(0.75, 1, 1.25), protocol="madgnet[size=64]")
+    assert module(rates=[0.75, 1, 1.25], protocol="madgnet").image_size == 352
 
 
 def test_one_and_three_channels_share_a_batch_and_a_training():
