@@ -19,6 +19,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from tqdm import tqdm
 
 from madgnet_bench import records
 from madgnet_bench.callbacks.gallery import MaskWriter, TestGallery
@@ -362,7 +363,7 @@ def _run(arguments: list[str], *, folder: RunFolder | None = None) -> BenchCLI:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     _log.setLevel(logging.INFO)
-    _log.handlers = [logging.StreamHandler(sys.stdout)]
+    _log.handlers = [_Console()]
     for message in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     try:
@@ -374,6 +375,14 @@ def _run(arguments: list[str], *, folder: RunFolder | None = None) -> BenchCLI:
         if isinstance(error, ArgumentError):
             raise ConfigError(condense(str(error), BenchCLI.known_keys)) from None
         raise
+
+
+class _Console(logging.Handler):
+    """Prints messages above a progress bar instead of into it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        tqdm.write(self.format(record), file=sys.stdout)
 
 
 class _logging_to:  # a context manager that reads like a function

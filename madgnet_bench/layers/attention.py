@@ -69,7 +69,8 @@ class MultiScaleSpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Weigh ``x`` (N, C, H, W)."""
         foreground = self.attention(x)
-        return x * (self.alpha * (1 - foreground) + self.beta * foreground).to(x.dtype)
+        # alpha (1 - A) + beta A, written so that the gradient of A is not the difference of two rounded numbers in bfloat16
+        return x * (self.alpha + (self.beta - self.alpha) * foreground).to(x.dtype)
 
 
 class MultiFrequencyMultiScaleAttention(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import nn
 from madgnet_bench.errors import ConfigError
 
 __all__ = ["REDUCTIONS", "timm_encoder"]
+
+_log = logging.getLogger(__name__)
 
 REDUCTIONS = (2, 4, 8, 16, 32)
 """By how much each level of an encoder divides the sides of the image."""
@@ -74,7 +77,12 @@ def _with_weights(name: str, levels: tuple[int, ...], checkpoint: str | Path | N
 
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise ConfigError(f"encoder weights {checkpoint}: no such file; correct encoder_checkpoint, or leave it out.")
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    if checkpoint is None:
+        _log.info("loading the pretrained weights of %s; without a network it takes a minute until the attempt ends", name)
     try:
+        hub.setLevel(logging.ERROR)  # it would report each of a dozen attempts
         source: Any = {} if checkpoint is None else {"pretrained_cfg_overlay": _file_source(name, checkpoint)}
         return timm.create_model(name, pretrained=True, features_only=True, out_indices=levels, **source)
     except Exception as error:  # of many libraries: hub, http, safetensors, pickle, torch
@@ -86,6 +94,8 @@ def _with_weights(name: str, levels: tuple[int, ...], checkpoint: str | Path | N
             f"the pretrained weights of encoder {name!r} cannot be loaded ({reason}); "
             "set pretrained: false for random weights, or encoder_checkpoint to a local file of these weights."
         ) from error
+    finally:
+        hub.setLevel(level)
 
 
 def _file_source(name: str, checkpoint: str | Path) -> dict[str, Any]:
