@@ -30,7 +30,7 @@ _CAMERA = Camera(brightness=0.05, contrast=-0.20, cast=(-0.25, 0.12, 0.30), satu
 def paint(scene: Scene) -> tuple[Array, Sequence[Array]]:
     """Paint a case; the targets are disc and cup. The unseen domain has another camera's colours and smaller, paler discs."""
     anatomy, view, s, size = scene.anatomy, scene.view, scene.shift, scene.size
-    side = anatomy.choice([-1, 1])
+    side = int(anatomy.choice([-1, 1]))
     center = np.array([side * anatomy.uniform(0.18, 0.42), anatomy.uniform(-0.15, 0.15)])
     radius = anatomy.uniform(0.24, 0.32) * (1 - 0.3 * s)
     disc = Blob.draw(anatomy, center, radius, flat=0.08, rough=0.03)
