@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from madgnet_bench.catalog.cards import DataCard
 from madgnet_bench.catalog.datasets import SegmentationDataset
 from madgnet_bench.catalog.manifest import Case
-from madgnet_bench.contracts import Context, SegmentationNetwork, SegmentationOutput
+from madgnet_bench.contracts import Context, SegmentationBatch, SegmentationNetwork, SegmentationOutput
 from madgnet_bench.errors import Problem
 from madgnet_bench.losses.region import DiceBCELoss
 from madgnet_bench.tasks.supervised import SupervisedTask
@@ -137,3 +137,23 @@ def quiet_trainer(**options: Any) -> Trainer:
         "deterministic": "warn",
     }
     return Trainer(**(defaults | options))
+
+
+def batch_of(mask: Tensor, present: Tensor | None = None) -> SegmentationBatch:
+    """A batch of blank images with the given masks (N, K, *spatial)."""
+    cases, targets = mask.shape[:2]
+    names = ["a"] * cases
+    return SegmentationBatch(
+        image=torch.zeros(cases, 1, *mask.shape[2:]),
+        mask=mask,
+        target_present=torch.ones(cases, targets, dtype=torch.bool) if present is None else present,
+        domain_index=torch.zeros(cases, dtype=torch.long),
+        case_index=torch.arange(cases),
+        spacing=torch.ones(cases, mask.dim() - 2),
+        original_size=torch.ones(cases, mask.dim() - 2, dtype=torch.long),
+        case_id=names,
+        group_id=names,
+        dataset=names,
+        modality=names,
+        domain=names,
+    )

@@ -13,6 +13,7 @@ from madgnet_bench.catalog.cards import DataCard
 from madgnet_bench.catalog.datasets import SegmentationDataset
 from madgnet_bench.catalog.folder import FolderDataset
 from madgnet_bench.catalog.official import DATA_ROOT_VARIABLE, READERS, CatalogDataset, find_data_root
+from madgnet_bench.cli.text import align
 from madgnet_bench.errors import ConfigError, DataErrors, Problem
 
 __all__ = ["main"]
@@ -77,7 +78,7 @@ def _list(data_root: str | None) -> int:
     except ConfigError:
         root, footer = None, f"No data root: pass --data_root FOLDER, or set {DATA_ROOT_VARIABLE}."
     rows = [_row(reader.card, root) for _, reader in sorted(READERS.items())]
-    sys.stdout.write(f"{_table([_COLUMNS, *rows])}\n{footer}\nCases are found / in the full set; a subset is fine.\n")
+    sys.stdout.write(f"{align([_COLUMNS, *rows])}\n{footer}\nCases are found / in the full set; a subset is fine.\n")
     return 0
 
 
@@ -92,13 +93,6 @@ def _row(card: DataCard, root: Path | None) -> tuple[str, ...]:
     licence = card.licence.partition(";")[0]
     domains = ", ".join(card.domains) or "-"
     return card.name, card.modality, ", ".join(card.targets), domains, f"{found} / {expected}", licence, state
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Align rows of text."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
 
 
 def _check(datasets: Sequence[SegmentationDataset]) -> int:

@@ -19,6 +19,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from madgnet_bench import records
@@ -27,6 +28,7 @@ from madgnet_bench.callbacks.history import History
 from madgnet_bench.catalog.datasets import check_datasets
 from madgnet_bench.cli.environment import describe_environment, describe_hardware, describe_package
 from madgnet_bench.cli.messages import condense, find_cause
+from madgnet_bench.cli.text import align
 from madgnet_bench.data.image_folder import ImageFolderDataModule
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule, check_unseen
 from madgnet_bench.errors import ConfigError, RunError
@@ -363,7 +365,7 @@ def _run(arguments: list[str], *, folder: RunFolder | None = None) -> BenchCLI:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     _log.setLevel(logging.INFO)
-    _log.handlers = [_Console()]
+    _log.handlers = [_Console() if _is_first_process() else logging.NullHandler()]
     for message in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     try:
@@ -412,8 +414,8 @@ def _epoch_and_seconds(checkpoint: Path) -> tuple[int, float]:
 
 
 def _is_first_process() -> bool:
-    """Whether this is the process that writes; true before any other is started."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+    """Whether this is the process that writes and prints; true before any other is started."""
+    return getattr(rank_zero_only, "rank", 0) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
 
 
 def _kept(options: dict[str, Any]) -> dict[str, Any]:
@@ -434,12 +436,5 @@ def _table(rows: Sequence[records.CaseRow]) -> str:
         [c["setting"], c["dataset"], c["target"], str(c["cases"]), *(f"{100 * v:.2f}" for v in c["measures"].values())]
         for c in records.summarize(rows)
     ]
-    widths = [max(len(line[column]) for line in [head, *body]) for column in range(len(head))]
-    lines = [
-        "  ".join(
-            text.ljust(width) if i < 3 else text.rjust(width) for i, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in [head, *body]
-    ]
     protocol = f"protocol {rows[0].protocol}" if rows else "no test cases"
-    return "\n".join([*lines, protocol])
+    return f"{align([head, *body], left=3)}\n{protocol}"

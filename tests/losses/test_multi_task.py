@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from scipy import ndimage
-from standins import quiet_trainer, tiny_task
+from standins import batch_of, quiet_trainer, tiny_task
 from torch import Tensor, nn
 
 from madgnet_bench.catalog.phantoms import PhantomDataset
@@ -24,25 +24,6 @@ from madgnet_bench.networks.madgnet import MADGNet
 from madgnet_bench.tasks.schedules import Cosine
 
 TASKS = ("region", "distance", "boundary")
-
-
-def batch_of(mask: Tensor, present: Tensor | None = None) -> SegmentationBatch:
-    cases, targets = mask.shape[:2]
-    names = ["a"] * cases
-    return SegmentationBatch(
-        image=torch.zeros(cases, 1, *mask.shape[2:]),
-        mask=mask,
-        target_present=torch.ones(cases, targets, dtype=torch.bool) if present is None else present,
-        domain_index=torch.zeros(cases, dtype=torch.long),
-        case_index=torch.arange(cases),
-        spacing=torch.ones(cases, mask.dim() - 2),
-        original_size=torch.ones(cases, mask.dim() - 2, dtype=torch.long),
-        case_id=names,
-        group_id=names,
-        dataset=names,
-        modality=names,
-        domain=names,
-    )
 
 
 def example(*shape: int, stages: int = 4, tasks: tuple[str, ...] = TASKS, seed: int = 0) -> tuple[SegmentationOutput, Tensor]:

@@ -2,32 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from standins import batch_of
 from torch import Tensor
 from torch.nn import functional
 
-from madgnet_bench.contracts import SegmentationBatch, SegmentationLoss, SegmentationOutput
+from madgnet_bench.contracts import SegmentationLoss, SegmentationOutput
 from madgnet_bench.losses.region import DiceBCELoss, StructureLoss, region_maps
 
 LOSSES = [DiceBCELoss(), StructureLoss(), StructureLoss(weighted_bce=True)]
-
-
-def batch_of(mask: Tensor, present: Tensor | None = None) -> SegmentationBatch:
-    cases, targets = mask.shape[:2]
-    names = ["a"] * cases
-    return SegmentationBatch(
-        image=torch.zeros(cases, 1, *mask.shape[2:]),
-        mask=mask,
-        target_present=torch.ones(cases, targets, dtype=torch.bool) if present is None else present,
-        domain_index=torch.zeros(cases, dtype=torch.long),
-        case_index=torch.arange(cases),
-        spacing=torch.ones(cases, mask.dim() - 2),
-        original_size=torch.ones(cases, mask.dim() - 2, dtype=torch.long),
-        case_id=names,
-        group_id=names,
-        dataset=names,
-        modality=names,
-        domain=names,
-    )
 
 
 def example(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ class NetworkContract:
     golden: ClassVar[tuple[float, ...]]
 
     def build(self, num_targets: int = 1, **options: Any) -> SegmentationNetwork:
-        raise NotImplementedError
+        raise NotImplementedError("the test class of each network builds it")
 
     def seeded(self, num_targets: int = 1, **options: Any) -> SegmentationNetwork:
         torch.manual_seed(0)
