@@ -28,6 +28,7 @@ __all__ = [
     "read_image_file",
     "read_mask_file",
     "read_masks",
+    "split_part",
     "stretch",
 ]
 
@@ -160,6 +161,23 @@ def read_masks(root: Path, mask: str, *, read: Callable[[Path], NDArray[np.uint8
         assert union is not None  # _mask_files gives at least one file
         channels.append(union)
     return np.stack(channels)
+
+
+def split_part(path: Path) -> tuple[Path, str]:
+    """Take apart a path that names a part of a file: a target of a label map, a slice of a volume.
+
+    Args:
+        path: ``FILE::PART``, or a whole file.
+
+    Returns:
+        The file and the part; the part is empty for a whole file.
+
+    Example:
+        >>> split_part(Path("masks/n0007.bmp::cup"))[1]
+        'cup'
+    """
+    name, _, part = path.name.partition("::")
+    return path.with_name(name), part
 
 
 def _mask_files(root: Path, part: str) -> list[Path]:

@@ -26,7 +26,8 @@ class Case:
         group_id: Patient, video or volume; groups never straddle splits unless the official split does.
         image: Path of the image, relative to the data set's folder, with forward slashes.
         mask: Path or paths of the reference, relative likewise: several, separated by ``|``, are united; one that ends in
-            ``/`` is a folder whose images are united; several targets are separated by ``;`` in the card's order.
+            ``/`` is a folder whose images are united; several targets are separated by ``;`` in the card's order. Behind
+            ``::`` stands the part of a file that is meant, as a target of a label map; for images too, as a slice.
         split: ``train``, ``val`` or ``test``.
         domain: Domain inside the data set; empty where it is one domain.
     """

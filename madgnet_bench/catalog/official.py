@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madgnet_bench.catalog.datasets import SegmentationDataset
-from madgnet_bench.catalog.images import read_masks
+from madgnet_bench.catalog.images import read_masks, split_part
 from madgnet_bench.catalog.manifest import Case, Split
 from madgnet_bench.catalog.readers.base import Entry, Reader
 from madgnet_bench.catalog.readers.bbbc039 import Bbbc039
@@ -110,8 +110,8 @@ class CatalogDataset(SegmentationDataset):
         return cases, problems
 
     def file(self, path: str) -> str:
-        """Where a path of a case lies."""
-        return str(self.folder / path)
+        """Where a path of a case lies, without the part of the file that it names."""
+        return str(split_part(self.folder / path)[0])
 
     def read_image(self, case: Case) -> NDArray[np.uint8]:
         """Decode an image by the rule of this set: (H, W, C) uint8.

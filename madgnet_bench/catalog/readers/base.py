@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from madgnet_bench.catalog.cards import DataCard
 from madgnet_bench.catalog.images import IMAGE_SUFFIXES, read_image_file, read_mask_file
 from madgnet_bench.catalog.listing import files_by_stem, unmatched
+from madgnet_bench.catalog.manifest import Split
 from madgnet_bench.errors import Problem
 
 __all__ = ["SPLIT_BY_GROUP", "TEST_ONLY", "Entry", "Listing", "Reader", "paired_entries"]
@@ -26,13 +27,18 @@ TEST_ONLY = "All cases are test."
 
 @dataclass(frozen=True)
 class Entry:
-    """A case before it has a split; the attributes are those of `Case`."""
+    """A case before it has a split; the attributes are those of `Case`.
+
+    Attributes:
+        official: The split that the set's own layout or lists give it; None where they give none.
+    """
 
     case_id: str
     group_id: str
     image: str
     mask: str
     domain: str = ""
+    official: Split | None = None
 
 
 Listing = tuple[list[Entry], list[Problem]]
@@ -58,7 +64,10 @@ class Reader(ABC):
         """
 
     def read_image(self, path: Path) -> NDArray[np.uint8]:
-        """Decode an image file: (H, W, C) uint8.
+        """Decode an image file: (H, W, C) uint8; a volume is (D, H, W, C).
+
+        Args:
+            path: The file; where `Entry.image` names a part of it, ``FILE::PART`` (see `images.split_part`).
 
         Raises:
             FileProblem: The file cannot be used.
@@ -67,6 +76,9 @@ class Reader(ABC):
 
     def read_mask(self, path: Path) -> NDArray[np.uint8]:
         """Decode one mask file: (H, W) uint8 in {0, 1}; several files of a case are united afterwards.
+
+        Args:
+            path: The file; where `Entry.mask` names a part of it, ``FILE::PART``, as the target of a label map.
 
         Raises:
             FileProblem: The file cannot be used, or is not a mask by the rule of this set.
