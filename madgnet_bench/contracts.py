@@ -160,6 +160,10 @@ class SegmentationNetwork(nn.Module):
         """Name of this configuration in tables; a subclass adds what makes it another row (widths, encoder)."""
         return type(self).__name__
 
+    def scalars(self) -> dict[str, Tensor]:
+        """Single learned numbers worth watching, by name; the task logs them after each epoch. None unless a subclass has some."""
+        return {}
+
     def forward(self, image: Tensor, *, context: Context | None = None) -> SegmentationOutput:
         """Segment a batch of images.
 

@@ -52,9 +52,12 @@ def cosine_basis(frequency: int, size: int) -> Tensor:
 class FrequencyStatistics(nn.Module):
     """Mean, maximum and minimum over space of a map times each cosine basis, averaged over the bases.
 
-    The statistics of MADGNet's multi-frequency channel attention (arXiv 2405.06284). The mean stream is linear, so it is one
-    weighted mean under the average basis. For the maximum and minimum only the positions are kept for the backward pass,
-    never a product with a basis.
+    The statistics of MADGNet's multi-frequency channel attention (arXiv 2405.06284), without a product per basis:
+        - The mean stream is linear, so it is one weighted mean under the average basis.
+        - A basis is vertical times horizontal function. The largest product in a column is the horizontal value times the
+          column's largest (or, where that value is negative, smallest) product with the vertical function alone. So only
+          the *distinct* vertical frequencies (at most 7 in the tables) go over the map; the rest works on rows of extremes.
+        - Only the positions of the extremes are kept for the backward pass.
 
     Args:
         grid: Side N of the bases; maps must be grid x grid. Frequencies of the tables are multiplied by ``grid // 7``.
@@ -69,6 +72,7 @@ class FrequencyStatistics(nn.Module):
     """
 
     cosines: Tensor
+    _distinct_of: Tensor
 
     def __init__(self, grid: int, *, frequencies: int = 16, selection: FrequencySelection = "top") -> None:
         super().__init__()
@@ -85,6 +89,10 @@ class FrequencyStatistics(nn.Module):
         chosen = FREQUENCIES[selection][:frequencies]
         rows = [torch.stack([cosine_basis(pair[axis] * step, grid) for pair in chosen]) for axis in (0, 1)]
         self.register_buffer("cosines", torch.stack(rows), persistent=False)
+        verticals = [pair[0] for pair in chosen]
+        distinct = list(dict.fromkeys(verticals))
+        self._first_of = [verticals.index(frequency) for frequency in distinct]
+        self.register_buffer("_distinct_of", torch.tensor([distinct.index(v) for v in verticals]), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the statistics.
@@ -99,35 +107,51 @@ class FrequencyStatistics(nn.Module):
         average_basis = vertical.T @ horizontal / self.frequencies
         mean = (x * average_basis).mean(dim=(2, 3))
         with torch.no_grad():
-            positions = [_extreme_positions(x, v, h) for v, h in zip(vertical, horizontal, strict=True)]
-        index = torch.stack([position for pair in positions for position in pair], dim=2)
-        row, column = index.div(self.grid, rounding_mode="floor"), index % self.grid
-        basis = torch.arange(self.frequencies, device=x.device).repeat_interleave(2)
-        values = x.flatten(2).gather(2, index) * vertical[basis, row] * horizontal[basis, column]
-        return mean, values[..., 0::2].mean(dim=2), values[..., 1::2].mean(dim=2)
+            columns = self._extremes_by_column(x)
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return mean, columns.amax(dim=(3, 4)).mean(dim=2), columns.amin(dim=(3, 4)).mean(dim=2)
+        with torch.no_grad():
+            row, column = self._positions(x, columns)
+        basis = torch.arange(self.frequencies, device=x.device).repeat(2)
+        values = x.flatten(2).gather(2, row * self.grid + column) * vertical[basis, row] * horizontal[basis, column]
+        largest, smallest = values.unflatten(2, (2, self.frequencies)).mean(dim=3).unbind(2)
+        return mean, largest, smallest
+
+    def _extremes_by_column(self, x: Tensor) -> Tensor:
+        """The largest and the smallest product with each basis in each column, in either order.
+
+        Args:
+            x: (N, C, grid, grid).
+
+        Returns:
+            (N, C, K, 2, grid).
+        """
+        vertical, horizontal = self.cosines
+        extremes: list[Tensor] = []
+        for index in self._first_of:
+            product = x * vertical[index, :, None]
+            extremes += product.amax(dim=2), product.amin(dim=2)
+        by_frequency = torch.stack(extremes, dim=2).unflatten(2, (-1, 2))
+        return by_frequency.index_select(2, self._distinct_of) * horizontal[:, None]
+
+    def _positions(self, x: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Find where each product of the map with a basis is largest and smallest.
+
+        Args:
+            x: (N, C, grid, grid).
+            columns: What `_extremes_by_column` made of it.
+
+        Returns:
+            Rows and columns, each (N, C, 2K) long: of the largest product with every basis, then of the smallest.
+        """
+        vertical, horizontal = self.cosines
+        column = torch.cat([columns.amax(dim=3).argmax(dim=3), columns.amin(dim=3).argmin(dim=3)], dim=2)
+        basis = torch.arange(self.frequencies, device=x.device).repeat(2)
+        lines = x.gather(3, column[:, :, None].expand(-1, -1, self.grid, -1)).mT * vertical[basis]
+        lines = lines * horizontal[basis, column][..., None]
+        row = torch.cat([lines[:, :, : self.frequencies].argmax(dim=3), lines[:, :, self.frequencies :].argmin(dim=3)], dim=2)
+        return row, column
 
     def extra_repr(self) -> str:
         """Show the configuration when printed."""
         return f"{self.grid}, frequencies={self.frequencies}, selection={self.selection!r}"
-
-
-def _extreme_positions(x: Tensor, vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, Tensor]:
-    """Find where the product of each plane with one basis is largest and smallest.
-
-    The best row is found by the rows' extremes, then the column inside it: much faster than the position in the flat plane.
-
-    Args:
-        x: (N, C, grid, grid).
-        vertical: (grid,) factor along rows.
-        horizontal: (grid,) factor along columns.
-
-    Returns:
-        Flat positions of the maximum and of the minimum, (N, C) long.
-    """
-    product = x * (vertical[:, None] * horizontal)
-    best_rows = product.amax(dim=3).argmax(dim=2), product.amin(dim=3).argmin(dim=2)
-    positions = []
-    for sign, row in zip((1, -1), best_rows, strict=True):
-        line = product.gather(2, row[..., None, None].expand(-1, -1, 1, x.shape[3])).squeeze(2)
-        positions.append(row * x.shape[3] + (sign * line).argmax(dim=2))
-    return positions[0], positions[1]

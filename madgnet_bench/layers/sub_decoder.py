@@ -5,37 +5,54 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from madgnet_bench.layers.attention import Formulation
+
 __all__ = ["EnsembleSubDecoder", "Supervision"]
 
-Supervision = Literal["region", "multi_task"]
-"""What a sub-decoder predicts: the region alone, or region, distance and boundary."""
+Supervision = Literal["region", "parallel", "multi_task"]
+"""What a sub-decoder predicts: the region alone, or region, distance and boundary, in parallel or each informing the others."""
 
 
 class EnsembleSubDecoder(nn.Module):
-    """E-SDM of one decoder stage.
+    """E-SDM of one decoder stage, and what it is compared with.
 
-    Forward stream, at the stage's resolution: region r, distance ``d = conv(x) sigmoid(r)``, boundary
-    ``b = conv(x) sigmoid(d)``. Backward stream, at full resolution (bilinear, corners aligned): ``b' = up(b)``,
-    ``d' = up(d) + sigmoid(b')``, ``r' = up(r) + sigmoid(d')``. As in the released code the gate multiplies the convolution's
-    output (bias included), and sigmoids are added where the paper's figure adds the maps themselves.
+    Forward stream, at the stage's resolution: region r, distance d gated by r, boundary b gated by d. Backward stream, at full
+    resolution: b informs d, and d informs r.
 
-    With ``supervision="region"`` only ``r' = up(r)`` is left, and only its convolution exists, so that every parameter has a
-    gradient.
+    Released: ``d = conv(x) sigmoid(r)`` and ``b = conv(x) sigmoid(d)``, the gate multiplies the convolution's output, bias
+    included; ``b' = up(b)``, ``d' = up(d) + sigmoid(b')``, ``r' = up(r) + sigmoid(d')``; ``up`` is bilinear with corners
+    aligned. Paper (its figure): ``d = conv(x sigmoid(r))`` and ``b = conv(x sigmoid(d))``, the gate of each target multiplies
+    the convolution's input; ``b' = up(b)``, ``d' = up(d) + b'``, ``r' = up(r) + d'``, the maps themselves are added; corners
+    are not aligned. (The sums are taken in float32 or wider.)
+
+    Two ablations have nothing between the maps, and keep the formulation's ``up`` alone: ``supervision="parallel"``, where
+    each of the three maps is its convolution, upsampled (as many parameters as E-SDM; the loss must ask for all three, or two
+    get no gradient), and ``supervision="region"``, where only the region's convolution exists.
 
     Args:
         channels: Channels of the stage's map.
         num_targets: Number of binary target channels, each with its own three maps.
-        supervision: What is predicted.
+        supervision: What is predicted; ``"multi_task"`` is E-SDM.
+        formulation: The released code's, or the paper's.
     """
 
-    def __init__(self, channels: int, num_targets: int, *, supervision: Supervision = "multi_task") -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_targets: int,
+        *,
+        supervision: Supervision = "multi_task",
+        formulation: Formulation = "released",
+    ) -> None:
         super().__init__()
         self.supervision = supervision
+        self.formulation = formulation
         self.output_map_conv = nn.Conv2d(channels, num_targets, kernel_size=1)
-        if supervision == "multi_task":
+        if supervision != "region":
             self.output_distance_conv = nn.Conv2d(channels, num_targets, kernel_size=1)
             self.output_boundary_conv = nn.Conv2d(channels, num_targets, kernel_size=1)
 
@@ -47,19 +64,36 @@ class EnsembleSubDecoder(nn.Module):
             size: Height and width of the maps to return.
 
         Returns:
-            Logits (N, K, *size) of ``region``, and of ``distance`` and ``boundary`` in multi-task supervision.
+            Logits (N, K, *size) of ``region``, and of ``distance`` and ``boundary`` unless the region alone is supervised.
         """
         region = self.output_map_conv(x)
         if self.supervision == "region":
-            return {"region": _upsample(region, size)}
+            return {"region": self._upsample(region, size)}
+        if self.supervision == "parallel":
+            maps = {"region": region, "distance": self.output_distance_conv(x), "boundary": self.output_boundary_conv(x)}
+            return {name: self._upsample(logits, size) for name, logits in maps.items()}
+        if self.formulation == "paper":
+            distance = _gated_input(self.output_distance_conv, x, region.sigmoid())
+            boundary = _gated_input(self.output_boundary_conv, x, distance.sigmoid())
+            wide = torch.promote_types(x.dtype, torch.float32)  # sums of float16 maps can leave its range
+            boundary = self._upsample(boundary, size).to(wide)
+            distance = self._upsample(distance, size).to(wide) + boundary
+            region = self._upsample(region, size).to(wide) + distance
+            return {"region": region, "distance": distance, "boundary": boundary}
         distance = self.output_distance_conv(x) * region.sigmoid()
         boundary = self.output_boundary_conv(x) * distance.sigmoid()
-        boundary = _upsample(boundary, size)
-        distance = _upsample(distance, size) + boundary.sigmoid()
-        region = _upsample(region, size) + distance.sigmoid()
+        boundary = self._upsample(boundary, size)
+        distance = self._upsample(distance, size) + boundary.sigmoid()
+        region = self._upsample(region, size) + distance.sigmoid()
         return {"region": region, "distance": distance, "boundary": boundary}
 
+    def _upsample(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Resize bilinearly, with corners aligned in the released formulation."""
+        aligned = self.formulation == "released"
+        return functional.interpolate(x, size=tuple(size), mode="bilinear", align_corners=aligned)
 
-def _upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize bilinearly with aligned corners."""
-    return functional.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+
+def _gated_input(conv: nn.Conv2d, x: Tensor, gate: Tensor) -> Tensor:
+    """Convolve ``x`` times each target's gate (N, K, h, w): a 1x1 convolution lets the gate pass, its bias does not."""
+    assert conv.bias is not None
+    return functional.conv2d(x, conv.weight) * gate + conv.bias[:, None, None].to(gate.dtype)

@@ -9,6 +9,10 @@ refused, with what it holds; convert such a file once, where you trust it (its c
     everything = torch.load("model_weight(EPOCH 200).pth.tar", map_location="cpu", weights_only=False)  # runs the file's code
     torch.save({"model_state_dict": everything["model_state_dict"]}, "converted.pth")
 
+The released encoders bear timm's names and shapes, parameter by parameter: ResNeSt-50 those of ``resnest50d``, ResNet-50 those
+of ``resnet50`` and Res2Net-50 v1b those of ``res2net50d``. That is read in the released code; which of the released files hold
+another encoder than ResNeSt-50, if any, is not known to us.
+
 The weights do not tell the network's ``min_resolution`` and ``normalization``, nor, without their ``dct_weight_*`` buffers,
 its ``frequencies`` (above 0) and ``selection``: these must be set as they were in training.
 """
@@ -49,6 +53,7 @@ _CAUSES = (
     (r"^feature_encoding\.", _OTHER_ENCODER),
     (r"\.multi_scale_branches\.", "another S: set scales"),
     (r"\.multi_frequency_branches\.0\.", "attention with or without frequencies: set frequencies (0, or 1 to 32)"),
+    (r"\.multi_frequency_branches_conv1\.0\.", "attention without MSSA: released weights need spatial_attention: true"),
     (r"\.output_(distance|boundary)_conv\.", "region maps only on one side: released weights need supervision: multi_task"),
 )
 """Parts of the names of parameters that are missing or too many, and the likely cause."""
@@ -113,7 +118,7 @@ def convert_released_weights(
 
     Args:
         weights: A released state dict.
-        network: The `MADGNet` that is to have them, built with ``supervision="multi_task"``; it is not changed.
+        network: The `MADGNet` that is to have them, built as its ``checkpoint`` demands; it is not changed.
         where: What the messages call the weights.
 
     Returns:
@@ -181,9 +186,9 @@ def _warn_of_other_bases(bases: Mapping[str, Tensor], network: nn.Module, where:
             return
 
 
-def _are_bases(planes: Mapping[int, Tensor], statistics: FrequencyStatistics | None) -> bool:
+def _are_bases(planes: Mapping[int, Tensor], statistics: nn.Module | None) -> bool:
     """Whether planes (channels, grid, grid), by number, are all the bases of the network's statistics."""
-    if statistics is None or set(planes) != set(range(statistics.frequencies)):
+    if not isinstance(statistics, FrequencyStatistics) or set(planes) != set(range(statistics.frequencies)):
         return False
     vertical, horizontal = statistics.cosines
     for number, plane in planes.items():

@@ -85,6 +85,12 @@ class SegmentationTask(LightningModule):
         torch.manual_seed(int(entropy.generate_state(1)[0]))
         freeze_eval(self.network)
 
+    def on_train_batch_end(self, outputs: Any, batch: SegmentationBatch, batch_idx: int) -> None:
+        """Log the network's own scalars as the epoch leaves them."""
+        if self.trainer.is_last_batch:
+            scalars = {f"network/{name}": value.float() for name, value in self.network.scalars().items()}
+            self.log_dict(scalars, on_step=False, on_epoch=True, batch_size=1)
+
     def on_validation_epoch_start(self) -> None:
         """Empty the case table and let every process evaluate the same weights and statistics."""
         self._measures.reset()

@@ -80,6 +80,17 @@ def test_every_term_is_logged_and_they_sum_to_the_loss():
     assert metrics["train/loss"] == pytest.approx(metrics["train/region_bce"] + metrics["train/region_dice"], rel=1e-5)
 
 
+def test_the_scalars_of_a_network_are_logged_as_the_epoch_leaves_them():
+    class Watched(LeftHalf):
+        def scalars(self):
+            return {"scale": self.scale.detach()}
+
+    network, trainer = Watched(), quiet_trainer()
+    trainer.fit(tiny_task(network), datamodule=module())
+    assert network.scale.item() != 50
+    assert trainer.callback_metrics["network/scale"].item() == network.scale.item()
+
+
 def test_validation_is_the_mean_over_cases_and_not_over_batches():
     data, task = module([Boxes(splits="tttvvvvv")]), tiny_task()
     trainer = quiet_trainer()
