@@ -26,6 +26,7 @@ class DataCard:
         layout: The official layout, in one or two sentences.
         split_rule: How cases are split into train, val and test.
         traps: What a careful user must know of it.
+        verified: False where the layout could not be confirmed against the official archive.
     """
 
     name: str
@@ -41,3 +42,4 @@ class DataCard:
     layout: str = ""
     split_rule: str = ""
     traps: tuple[str, ...] = ()
+    verified: bool = True

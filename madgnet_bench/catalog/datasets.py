@@ -78,11 +78,11 @@ class SegmentationDataset(ABC):
         return Manifest(self.name, cases)
 
     def check(self) -> list[Problem]:
-        """Decode every file and report everything wrong with it, listing included."""
+        """Decode every file and report everything wrong with it, listing included; once where several cases share a file."""
         cases, problems = self.scan()
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             found = pool.map(self._check_case, cases)
-            problems = problems + [problem for case_problems in found for problem in case_problems]
+            problems = list(dict.fromkeys(problems + [problem for case_problems in found for problem in case_problems]))
         if not cases and not problems:
             problems.append(Problem(self.name, "the data set is empty", "check the folder and the chosen domain"))
         return problems

@@ -13,16 +13,33 @@ from numpy.typing import NDArray
 from madgnet_bench.catalog.datasets import SegmentationDataset
 from madgnet_bench.catalog.images import read_masks, split_part
 from madgnet_bench.catalog.manifest import Case, Split
+from madgnet_bench.catalog.readers.acdc import Acdc
 from madgnet_bench.catalog.readers.base import Entry, Reader
 from madgnet_bench.catalog.readers.bbbc039 import Bbbc039
+from madgnet_bench.catalog.readers.brats2021 import Brats2021
 from madgnet_bench.catalog.readers.busi import Busi
 from madgnet_bench.catalog.readers.chasedb1 import Chasedb1
+from madgnet_bench.catalog.readers.covid19_1 import Covid19One
+from madgnet_bench.catalog.readers.covid19_2 import Covid19Two
+from madgnet_bench.catalog.readers.drishti_gs import DrishtiGs
 from madgnet_bench.catalog.readers.dsb2018 import Dsb2018
+from madgnet_bench.catalog.readers.isic2017 import Isic2017
 from madgnet_bench.catalog.readers.isic2017_val_400 import Isic2017Val400
+from madgnet_bench.catalog.readers.isic2018 import Isic2018
 from madgnet_bench.catalog.readers.kvasir_seg import KvasirSeg, KvasirSeg256
+from madgnet_bench.catalog.readers.monuseg2018 import Monuseg2018
+from madgnet_bench.catalog.readers.monuseg2018_mixture import Monuseg2018Mixture
 from madgnet_bench.catalog.readers.monuseg2018_test import Monuseg2018Test
+from madgnet_bench.catalog.readers.origa import Origa
+from madgnet_bench.catalog.readers.ph2 import Ph2
+from madgnet_bench.catalog.readers.polyp_pranet import PolypPranet
+from madgnet_bench.catalog.readers.polypgen import Polypgen
+from madgnet_bench.catalog.readers.refuge import Refuge
 from madgnet_bench.catalog.readers.shenzhen_lung_512 import ShenzhenLung512
+from madgnet_bench.catalog.readers.stu import Stu
 from madgnet_bench.catalog.readers.sunnybrook import Sunnybrook
+from madgnet_bench.catalog.readers.synapse import Synapse
+from madgnet_bench.catalog.readers.tn3k import Tn3k
 from madgnet_bench.catalog.splits import split_by_group
 from madgnet_bench.errors import ConfigError, Problem
 
@@ -34,16 +51,33 @@ DATA_ROOT_VARIABLE = "MADGNET_BENCH_DATA"
 READERS: dict[str, Reader] = {
     reader.card.name: reader
     for reader in (
+        Acdc(),
         Bbbc039(),
+        Brats2021(),
         Busi(),
         Chasedb1(),
+        Covid19One(),
+        Covid19Two(),
+        DrishtiGs(),
         Dsb2018(),
+        Isic2017(),
         Isic2017Val400(),
+        Isic2018(),
         KvasirSeg(),
         KvasirSeg256(),
+        Monuseg2018(),
+        Monuseg2018Mixture(),
         Monuseg2018Test(),
+        Origa(),
+        Ph2(),
+        PolypPranet(),
+        Polypgen(),
+        Refuge(),
         ShenzhenLung512(),
+        Stu(),
         Sunnybrook(),
+        Synapse(),
+        Tn3k(),
     )
 }
 """Every data set that can be named, by name."""
@@ -110,8 +144,9 @@ class CatalogDataset(SegmentationDataset):
         return cases, problems
 
     def file(self, path: str) -> str:
-        """Where a path of a case lies, without the part of the file that it names."""
-        return str(split_part(self.folder / path)[0])
+        """Where a path of a case lies, without the parts of the file that it names; several files of it one after the other."""
+        parts = path.replace("|", ";").split(";")
+        return ", ".join(dict.fromkeys(str(split_part(self.folder / part)[0]) for part in parts))
 
     def read_image(self, case: Case) -> NDArray[np.uint8]:
         """Decode an image by the rule of this set: (H, W, C) uint8.
@@ -128,6 +163,14 @@ class CatalogDataset(SegmentationDataset):
             FileProblem: A file cannot be used, or is not a mask by that rule.
         """
         return read_masks(self.folder, case.mask, read=self._reader.read_mask)
+
+    def spacing(self, case: Case) -> tuple[float, ...] | None:
+        """Millimetres per pixel or voxel of a case along its spatial axes; None where the set does not tell.
+
+        Raises:
+            FileProblem: The file cannot be used.
+        """
+        return self._reader.spacing(self.folder / case.image)
 
     def _splits(self, entries: Sequence[Entry]) -> dict[str, Split]:
         """The split of each case: see `readers.base.SPLIT_BY_GROUP` and `TEST_ONLY`."""

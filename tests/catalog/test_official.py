@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from madgnet_bench.catalog.official import DATA_ROOT_VARIABLE, READERS, CatalogDataset, find_data_root
+from madgnet_bench.catalog.readers.base import TEST_ONLY
 from madgnet_bench.errors import ConfigError, DataErrors
 
 MODALITIES = {"dermoscopy", "radiology", "ultrasound", "microscopy", "colonoscopy", "fundus", "mri"}
@@ -32,7 +33,7 @@ def test_cards_are_complete(name):
     ("name", "domain", "message"),
     [
         ("dsb2081", None, "unknown data set 'dsb2081': did you mean 'dsb2018'"),
-        ("zzz", None, "Valid: bbbc039, busi"),
+        ("zzz", None, "Valid: .*bbbc039, .*busi, chasedb1"),
         ("dsb2018", "flourescence", "did you mean 'fluorescence'"),
         ("chasedb1", "left", "leave the domain out"),
     ],
@@ -79,7 +80,9 @@ def test_a_domain_too_small_to_split_is_all_test(tmp_path):
 
 
 def test_test_only_sets():
-    assert [name for name, reader in READERS.items() if reader.test_only] == ["bbbc039", "kvasir_seg", "monuseg2018_test"]
+    test_only = {name for name, reader in READERS.items() if reader.test_only}
+    assert {"bbbc039", "kvasir_seg", "monuseg2018_test", "ph2", "stu"} <= test_only
+    assert test_only == {name for name, reader in READERS.items() if reader.card.split_rule.startswith(TEST_ONLY)}
 
 
 def test_an_absent_domain_is_an_empty_set(tmp_path):

@@ -85,6 +85,17 @@ class Reader(ABC):
         """
         return read_mask_file(path)
 
+    def spacing(self, path: Path) -> tuple[float, ...] | None:
+        """Millimetres per pixel or voxel of an image along its spatial axes; None where the set does not tell.
+
+        Args:
+            path: As in `read_image`.
+
+        Raises:
+            FileProblem: The file cannot be used.
+        """
+        return None
+
 
 def paired_entries(
     folder: Path,
