@@ -1,15 +1,30 @@
-"""Every shipped YAML is read and run: on phantoms, one batch of training and validation through the real command line."""
+"""Every shipped YAML is read and run.
 
+Configurations: on phantoms, one batch of training and validation through the real command line. Suites: expanded, and of every
+network the arguments read by the parser of the command line, the network built, and its loss carried back through it.
+"""
+
+import dataclasses
+import importlib
 import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
+from standins import batch_of
 
+from madgnet_bench.bench.suite import Suite
+from madgnet_bench.catalog.official import READERS, CatalogDataset
 from madgnet_bench.cli import main
+from madgnet_bench.cli.training import BenchCLI
 from madgnet_bench.networks.madgnet import MADGNet
 from madgnet_bench.networks.unet import UNet
+from madgnet_bench.protocol import Protocol
 
 ROOT = Path(__file__).parents[1]
 PHANTOMS = ROOT / "configs/data/phantoms_microscopy.yaml"
@@ -18,8 +33,37 @@ SMALL = ROOT / "configs/network/unet_16_256.yaml"
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SUITES = sorted((ROOT / "benchmarks").rglob("*.yaml"))
 
-COMPANIONS = {"data": [SMALL], "network": [PHANTOMS], "trainer": [PHANTOMS, SMALL], "demo": []}
+MADGNET = [ROOT / "configs/network/madgnet_multi_task.yaml", ROOT / "configs/trainer/madgnet.yaml"]
+
+COMPANIONS = {"data": [SMALL], "network": [PHANTOMS], "trainer": [PHANTOMS, SMALL], "demo": [], "madgnet": MADGNET}
 """What a configuration of each folder needs beside it to be whole."""
+
+JOBS = {
+    "ablation_attention": 4 * 3 * 3,
+    "ablation_basis": 3 * 3 * 3,
+    "ablation_encoder": 3 * 3 * 3,
+    "ablation_formulation": 2 * 2 * 3 * 3,
+    "ablation_frequencies": 6 * 3 * 3,
+    "ablation_frequency_scale": 4 * 5 * 3,
+    "ablation_scales": 4 * 3 * 3,
+    "ablation_selection": 3 * 3 * 3,
+    "ablation_sub_decoder": 3 * 3 * 3,
+}
+"""Jobs of every suite: networks (and losses) x training sets x seeds."""
+
+EXPERIMENTS = {
+    "busi": ({"busi"}, {"stu"}, "madgnet[checkpoint=last]"),
+    "covid19_1": ({"covid19_1"}, {"covid19_2"}, "madgnet[checkpoint=last]"),
+    "dsb2018": ({"dsb2018"}, {"monuseg2018_mixture"}, "madgnet"),
+    "isic2018": ({"isic2018"}, {"ph2"}, "madgnet"),
+    "polyp": (
+        {"polyp_pranet/cvc_clinicdb", "polyp_pranet/kvasir"},
+        {"polyp_pranet/cvc_300", "polyp_pranet/cvc_colondb", "polyp_pranet/etis"},
+        "madgnet[checkpoint=last]",
+    ),
+    "refuge": ({"refuge"}, {"drishti_gs"}, "madgnet[checkpoint=last]"),
+}
+"""Seen and unseen sets of the paper's experiments, and how they are evaluated."""
 
 FAST = """
 data:
@@ -48,8 +92,7 @@ PARAMETERS = {
 
 
 def test_every_configuration_is_found():
-    assert len(CONFIGS) == 11
-    assert SUITES == []
+    assert len(CONFIGS) == 11 + 1 + 6
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -68,10 +111,15 @@ def test_it_runs(path, tmp_path, capsys):
     fast = tmp_path / "fast.yaml"
     fast.write_text(FAST)
     files = [*COMPANIONS[path.parent.name], path, fast]
-    arguments = ["fit", *(word for file in files for word in ("--config", str(file))), "--protocol", "madgnet[size=64]"]
-    network = yaml.safe_load(path.read_text()).get("model", {}).get("init_args", {}).get("network", {})
-    if network.get("init_args", {}).get("pretrained"):
+    texts = [file.read_text() for file in files]
+    protocol = Protocol.parse(next((yaml.safe_load(t)["protocol"] for t in reversed(texts) if "\nprotocol:" in t), "madgnet"))
+    size = 96 if any("rates:" in text for text in texts) else 64  # the smallest of which every rate makes another size
+    arguments = ["fit", *(word for file in files for word in ("--config", str(file)))]
+    arguments += ["--protocol", str(dataclasses.replace(protocol, size=size))]
+    if any("pretrained: true" in text for text in texts):
         arguments += ["--model.init_args.network.init_args.pretrained", "false"]
+    if path.parent.name == "madgnet":  # the network is not the file's own
+        arguments += ["--model.init_args.network.init_args.encoder", "resnet10t"]
     assert main([*arguments, "--run.root", str(tmp_path / "runs")]) == 0, capsys.readouterr().err
     assert "fast_dev_run" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
@@ -86,3 +134,125 @@ def test_networks_are_built_at_full_size(path):
         logits = network.eval()(torch.empty(1, 3, 352, 352)).logits
     assert logits.shape == (1, 1, 352, 352)
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[path.name]
+
+
+def test_every_data_set_has_a_reader():
+    files = [yaml.safe_load(path.read_text()) for path in (*CONFIGS, *SUITES)]
+    named = [arguments for file in files for arguments in described(file, "CatalogDataset")]
+    assert {arguments["name"] for arguments in named} <= set(READERS)
+    names = {CatalogDataset(**arguments).name for arguments in named}  # knows the domains, too
+    assert names >= set().union(*(seen | unseen for seen, unseen, _ in EXPERIMENTS.values()))
+
+
+def described(value: Any, class_path: str) -> Iterator[dict[str, Any]]:
+    """The arguments of every object of a class in a configuration."""
+    if isinstance(value, dict):
+        if value.get("class_path") == class_path:
+            yield value.get("init_args", {})
+        value = list(value.values())
+    for item in value if isinstance(value, list) else ():
+        yield from described(item, class_path)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_experiments_of_the_paper_are_whole(name, parse):
+    files = [*MADGNET, ROOT / f"configs/madgnet/{name}.yaml"]
+    config = parse([word for file in files for word in ("--config", str(file))])
+    data = build(config.data)
+    seen, unseen, protocol = EXPERIMENTS[name]
+    assert ({source.name for source in data.seen}, {source.name for source in data.unseen}) == (seen, unseen)
+    assert (config.protocol, str(data.protocol), data.image_size) == (protocol, protocol, 352)
+    assert data.num_targets == (2 if name == "refuge" else 1)
+    assert config.data.init_args.rates == [0.75, 1.0, 1.25]
+    assert config.data.init_args.batches.init_args.batch_size == 16
+    model = config.model.init_args
+    assert model.network.init_args.encoder == "resnest50d"
+    assert (model.network.init_args.pretrained, model.network.init_args.supervision) == (True, "multi_task")
+    assert (model.optimizer.init_args.lr, model.schedule.init_args.minimum) == (1e-4, 1e-6)
+    assert model.loss.class_path.endswith(".MultiTaskLoss")
+
+
+def test_every_suite_expands_into_the_expected_jobs():
+    assert {path.stem: len(Suite.read(path).jobs()) for path in SUITES} == JOBS
+    assert {path.parent for path in SUITES} == {ROOT / "benchmarks"}
+
+
+def test_the_readme_lists_every_suite_and_its_example_is_one(tmp_path):
+    text = (ROOT / "benchmarks/README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)\.yaml` \|.*\| (\d+) \|$", text, re.MULTILINE)
+    assert {name: int(jobs) for name, jobs in rows} == JOBS
+    example = tmp_path / "example.yaml"
+    example.write_text(re.search(r"```yaml\n(.+?)```", text, re.DOTALL)[1].replace("../", f"{ROOT}/"))
+    jobs = Suite.read(example).jobs()
+    assert len(jobs) == 2 * (3 * 2 + 3) + 2 * (2 + 1)  # protocols x (S1: two batches on dsb2018, one on busi), then unet alike
+    assert "S1/dsb2018/madgnet/b16/0" in {job.name for job in jobs}
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.name)
+def test_suites_begin_with_their_command(path):
+    assert re.fullmatch(rf"# .+: madgnet-bench run {path.relative_to(ROOT)}", path.read_text().splitlines()[0])
+
+
+@pytest.fixture(scope="module")
+def parse():
+    """Reads arguments of `fit` with the parser of the command line, building nothing."""
+
+    class Parsed(Exception):
+        pass
+
+    class Parser(BenchCLI):
+        def before_instantiate_classes(self) -> None:
+            raise Parsed(self.parser)
+
+    with warnings.catch_warnings(), pytest.raises(Parsed) as caught:
+        warnings.simplefilter("ignore")  # about arguments that come from elsewhere than the command line
+        Parser(["fit", "--config", str(PHANTOMS), "--config", str(SMALL)])
+    (parser,) = caught.value.args
+    return lambda arguments: parser.parse_args(["fit", *arguments]).fit
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """What was trained already, with and without its suite: most suites hold the default network."""
+    return set()
+
+
+def cells_of_the_suites() -> list[Any]:
+    """The first job of every suite, network and further axis: training sets and seeds make no other network."""
+    jobs: dict[tuple[str, ...], Any] = {}
+    for path in SUITES:
+        for job in Suite.read(path).jobs():
+            cells = [name for axis, name in job.cells.items() if axis not in ("training_set", "seed")]
+            jobs.setdefault((job.suite, *cells), job)
+    return [pytest.param(job, id=f"{suite}-{'-'.join(cells)}") for (suite, *cells), job in jobs.items()]
+
+
+@pytest.mark.parametrize("job", cells_of_the_suites())
+def test_the_networks_of_suites_train_under_their_losses(job, parse, trained):
+    model = parse(job.arguments).model.init_args
+    assert (job.suite, str(model)) not in trained, "two cells of a suite describe one network and loss"
+    known = str(model) in trained
+    trained.update({str(model), (job.suite, str(model))})
+    if known:
+        return
+    if job.suite == "ablation_encoder":  # large, so built without values
+        with torch.device("meta"):
+            build(model.network, pretrained=False)
+        return
+    network, loss = build(model.network, pretrained=False, encoder="resnet10t"), build(model.loss)
+    mask = torch.zeros(2, 1, 64, 64)
+    mask[:, :, 16:40, 16:40] = 1
+    terms = loss(network.train()(torch.rand(2, 3, 64, 64)), batch_of(mask))
+    torch.stack(list(terms.values())).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def build(value: Any, **changes: Any) -> Any:
+    """Build what a parsed configuration describes, nested objects included."""
+    if isinstance(value, list):
+        return [build(item) for item in value]
+    if not hasattr(value, "class_path"):
+        return value
+    module, name = value["class_path"].rsplit(".", 1)
+    arguments = {key: build(item) for key, item in vars(value.get("init_args", Namespace())).items()}
+    return getattr(importlib.import_module(module), name)(**{**arguments, **changes})
