@@ -161,7 +161,7 @@ class SegmentationNetwork(nn.Module):
         return type(self).__name__
 
     def scalars(self) -> dict[str, Tensor]:
-        """Single learned numbers worth watching, by name; the task logs them after each epoch. None unless a subclass has some."""
+        """Single learned numbers worth watching, by name, which the task logs after each epoch; a subclass may have some."""
         return {}
 
     def forward(self, image: Tensor, *, context: Context | None = None) -> SegmentationOutput:

@@ -46,18 +46,21 @@ class DataErrors(BenchError):
         where: The data set or folder concerned.
         problems: At least one problem, in the order in which they are shown.
         shown: How many rows the message prints before it only counts the rest.
+        outcome: What did not happen for that reason.
     """
 
-    def __init__(self, where: str, problems: Sequence[Problem], *, shown: int = 50) -> None:
+    def __init__(
+        self, where: str, problems: Sequence[Problem], *, shown: int = 50, outcome: str = "nothing was trained or written"
+    ) -> None:
         self.where = where
         self.problems = tuple(problems)
-        super().__init__(_problem_table(where, self.problems, shown))
+        super().__init__(_problem_table(where, self.problems, shown, outcome))
 
 
-def _problem_table(where: str, problems: Sequence[Problem], shown: int) -> str:
+def _problem_table(where: str, problems: Sequence[Problem], shown: int, outcome: str) -> str:
     """Lay the problems out as an aligned table of file, problem and fix."""
     noun = "problem" if len(problems) == 1 else "problems"
-    lines = [f"{where}: {len(problems)} {noun}; nothing was trained or written."]
+    lines = [f"{where}: {len(problems)} {noun}; {outcome}."]
     rows = [("file", "problem", "fix"), *((p.file, p.problem, p.fix) for p in problems[:shown])]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     lines += [f"  {file:<{widths[0]}}  {problem:<{widths[1]}}  {fix}" for file, problem, fix in rows]

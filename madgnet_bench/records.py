@@ -8,6 +8,7 @@ A run folder ``runs/<suite>/<run_id>/`` holds::
     history.csv        one row per epoch
     checkpoints/       last.ckpt and, where the protocol chooses by validation, best.ckpt
     cases.csv          one row per tested case and target
+    curves.npz         in the order of its rows, the counts behind measures that are no means over cases
     predictions/       overlays and masks: none, selected or all
     result.json        summary per data set and target, keyed by the sha256 of cases.csv; written last
     log.txt            what was printed
@@ -26,21 +27,28 @@ import json
 import os
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from madgnet_bench.errors import RunError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "EMPTY_CASES",
     "SCHEMA_VERSION",
     "UNIDENTIFYING_KEYS",
+    "WEIGHT_FILES",
     "CaseRow",
+    "CaseTable",
     "RunFolder",
     "find_runs",
+    "hash_weights",
     "run_id",
     "summarize",
     "write_atomically",
@@ -75,6 +83,9 @@ UNIDENTIFYING_KEYS = (
 """Configuration keys that do not make another experiment (paths, devices, workers, loggers, verbosity) and so stay out of
 `run_id`. ``data.init_args.batch_size`` is the batch over all devices, so the effective batch and the seed are in."""
 
+WEIGHT_FILES = ("model.*.checkpoint", "model.*.encoder_checkpoint")
+"""Configuration keys that hold paths of files of initial weights. Their content is part of `run_id`, not where they lie."""
+
 EMPTY_CASES = ("neither", "reference", "prediction", "both")
 """The four empty-mask cases: which of reference and prediction holds no foreground."""
 
@@ -95,7 +106,7 @@ class CaseRow:
         target: Name of the target.
         protocol: Text of the protocol, its departures included.
         empty_case: One of `EMPTY_CASES`.
-        measures: Value per measure, all as fractions in [0, 1].
+        measures: Value per measure, in the units of `madgnet_bench.protocol.MEASURES`.
     """
 
     case_id: str
@@ -115,13 +126,30 @@ class CaseRow:
         return (self.setting, self.dataset, self.target, self.case_id, self.protocol)
 
 
-def run_id(config: Mapping[str, Any], manifests: Mapping[str, str], protocol: str) -> str:
+def hash_weights(config: Mapping[str, Any]) -> dict[str, str]:
+    """Hash the files of weights that a configuration names.
+
+    Returns:
+        The sha256 of every file at a key of `WEIGHT_FILES`, by that key; what is no file, such as a name, is left out.
+    """
+    paths = {
+        key: Path(value)
+        for key, value in _flatten(config)
+        if isinstance(value, str) and any(fnmatch.fnmatch(key, name) for name in WEIGHT_FILES)
+    }
+    return {key: _sha256(path) for key, path in paths.items() if path.is_file()}
+
+
+def run_id(
+    config: Mapping[str, Any], manifests: Mapping[str, str], protocol: str, *, weights: Mapping[str, str] | None = None
+) -> str:
     """Name a run by what makes its result: twelve hexadecimal digits.
 
     Args:
         config: Resolved configuration, nested mappings of plain values; `UNIDENTIFYING_KEYS` and all below them are ignored.
         manifests: The sha256 of the manifest of every data set, by its name.
         protocol: Text of the protocol.
+        weights: What `hash_weights` finds; these hashes stand for the paths in ``config``.
 
     >>> a = run_id({"seed_everything": 1, "data_root": "/a"}, {"x": "00"}, "madgnet")
     >>> b = run_id({"data_root": "/b", "seed_everything": 1}, {"x": "00"}, "madgnet")
@@ -130,6 +158,7 @@ def run_id(config: Mapping[str, Any], manifests: Mapping[str, str], protocol: st
     """
     ignored = [name for key in UNIDENTIFYING_KEYS for name in (key, f"{key}.*")]
     kept = {key: value for key, value in _flatten(config) if not any(fnmatch.fnmatch(key, name) for name in ignored)}
+    kept.update(weights or {})
     identity = {"config": kept, "manifests": dict(manifests), "protocol": protocol}
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -147,13 +176,13 @@ def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
         yield prefix, value
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a kill at any moment, sees the old content or the new, never a part."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content if isinstance(content, bytes) else content.encode())
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
@@ -166,6 +195,21 @@ def write_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a mapping as JSON, atomically; NaN is refused."""
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """What a test measured.
+
+    Attributes:
+        rows: One per case and target.
+        pooled: Measures that are no means over cases, by setting, data set and target.
+        curves: What those are made of: arrays whose first axis is that of the rows.
+    """
+
+    rows: Sequence[CaseRow] = ()
+    pooled: Mapping[tuple[str, str, str], Mapping[str, float]] = field(default_factory=dict)
+    curves: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,6 +233,11 @@ class RunFolder:
         return self.path / "cases.csv"
 
     @property
+    def curves_file(self) -> Path:
+        """The counts behind the pooled measures."""
+        return self.path / "curves.npz"
+
+    @property
     def history_file(self) -> Path:
         """One row per epoch."""
         return self.path / "history.csv"
@@ -210,13 +259,18 @@ class RunFolder:
             return "done"
         return "interrupted" if self.path.is_dir() and any(self.path.iterdir()) else "new"
 
-    def write_cases(self, rows: Sequence[CaseRow]) -> None:
-        """Write the case table, sorted.
+    def write_cases(self, rows: Sequence[CaseRow], *, curves: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Write the case table, sorted, and beside it the curves.
+
+        Args:
+            rows: One per case and target, in any order.
+            curves: Arrays whose first axis is that of the rows; they are written in the order of the table.
 
         Raises:
             RunError: Two rows are of the same case, target and protocol, or rows differ in their measures.
         """
-        ordered = sorted(rows, key=lambda row: row.key)
+        order = sorted(range(len(rows)), key=lambda place: rows[place].key)
+        ordered = [rows[place] for place in order]
         keys = [row.key for row in ordered]
         twice = sorted({key for before, key in itertools.pairwise(keys) if before == key})
         if twice:
@@ -230,7 +284,36 @@ class RunFolder:
                 raise RunError(f"{self.cases_file}: {row.key} has measures {list(row.measures)}, the others {names}.")
             identity = [getattr(row, name) for name in _IDENTITY]
             writer.writerow([SCHEMA_VERSION, *identity, *(f"{row.measures[name]:.8g}" for name in names)])
+        self.curves_file.unlink(missing_ok=True)  # it never stands beside a table that it does not belong to
         write_atomically(self.cases_file, stream.getvalue())
+        if curves:
+            self._write_curves({name: curve[order] for name, curve in curves.items()})
+
+    def _write_curves(self, curves: Mapping[str, NDArray[Any]]) -> None:
+        import numpy as np  # no other part of this module needs it
+
+        stream = io.BytesIO()
+        content: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **curves}
+        np.savez_compressed(stream, **content)
+        write_atomically(self.curves_file, stream.getvalue())
+
+    def read_curves(self) -> dict[str, NDArray[Any]]:
+        """Read the curves, whose first axis is that of `read_cases`.
+
+        Raises:
+            RunError: The file is missing, damaged or of a newer schema.
+        """
+        import numpy as np
+
+        try:
+            with np.load(self.curves_file, allow_pickle=False) as stored:
+                curves = {name: stored[name] for name in stored.files}
+            _check_schema(self.curves_file, curves.pop("schema_version"))
+        except FileNotFoundError:
+            raise RunError(f"{self.curves_file}: no curves; test the run again to make them.") from None
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            raise RunError(f"{self.curves_file}: not the curves of a run ({error}). Test the run again.") from None
+        return curves
 
     def read_cases(self) -> list[CaseRow]:
         """Read the case table back.
@@ -306,12 +389,18 @@ class RunFolder:
         return [{name: float(value) for name, value in row.items() if value} for row in rows]
 
 
-def summarize(rows: Sequence[CaseRow]) -> list[dict[str, Any]]:
+def summarize(
+    rows: Sequence[CaseRow], pooled: Mapping[tuple[str, str, str], Mapping[str, float]] | None = None
+) -> list[dict[str, Any]]:
     """Average the case rows into cells of one setting, data set, target and protocol.
+
+    Args:
+        rows: The case table.
+        pooled: Measures that are no means over cases, by setting, data set and target; see `CaseTable`.
 
     Returns:
         One mapping per cell: ``setting, dataset, target, protocol, modality, domain, cases``, ``empty`` (how many cases of
-        each of `EMPTY_CASES`) and ``measures`` (mean over cases).
+        each of `EMPTY_CASES`) and ``measures`` (mean over cases, then the pooled ones).
     """
     cells: dict[tuple[str, ...], list[CaseRow]] = {}
     for row in rows:
@@ -326,7 +415,8 @@ def summarize(rows: Sequence[CaseRow]) -> list[dict[str, Any]]:
             "domain": group[0].domain,
             "cases": len(group),
             "empty": {name: sum(row.empty_case == name for row in group) for name in EMPTY_CASES},
-            "measures": {name: fmean(row.measures[name] for row in group) for name in group[0].measures},
+            "measures": {name: fmean(row.measures[name] for row in group) for name in group[0].measures}
+            | dict((pooled or {}).get((setting, dataset, target), {})),
         }
         for (setting, dataset, target, protocol), group in sorted(cells.items())
     ]
@@ -347,4 +437,7 @@ def _check_schema(path: Path, version: object) -> None:
 
 def _sha256(path: Path) -> str:
     """Hash a file; an absent one hashes to nothing."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,7 +14,7 @@ PROTOCOL = st.builds(
     st.sampled_from(list(PROTOCOLS.values())),
     size=st.integers(1, 4096) | st.just("native"),
     threshold=st.floats(0, 1),
-    mae=st.sampled_from(["soft", "hard"]),
+    maps=st.sampled_from(["soft", "hard"]),
     empty=st.floats(0, 1),
     mask_resampling=st.sampled_from(["bilinear", "nearest"]),
     checkpoint=st.sampled_from(["best", "last"]),
@@ -39,7 +39,7 @@ def test_plain_names(name: str) -> None:
 
 def test_the_rule_of_the_paper() -> None:
     madgnet = PROTOCOLS["madgnet"]
-    assert (madgnet.size, madgnet.threshold, madgnet.mae, madgnet.empty) == (352, 0.5, "hard", 1.0)
+    assert (madgnet.size, madgnet.threshold, madgnet.maps, madgnet.empty) == (352, 0.5, "hard", 1.0)
 
 
 def test_spaces_are_tolerated() -> None:
@@ -59,7 +59,7 @@ def test_spaces_are_tolerated() -> None:
         ("madgnet[size=0]", "out of range"),
         ("madgnet[threshold=1.5]", "out of range"),
         ("madgnet[threshold=nan]", "out of range"),
-        ("madgnet[mae=medium]", "soft, hard"),
+        ("madgnet[maps=medium]", "soft, hard"),
         ("madgnet[checkpoint=first]", "best, last"),
         ("madgnet[averaging=batch]", "not one of case"),
         ("madgnet[size]", "not a number"),

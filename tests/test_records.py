@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from madgnet_bench import records
 from madgnet_bench.errors import RunError
-from madgnet_bench.records import EMPTY_CASES, CaseRow, RunFolder, find_runs, run_id, summarize, write_atomically
+from madgnet_bench.records import EMPTY_CASES, CaseRow, RunFolder, find_runs, hash_weights, run_id, summarize, write_atomically
 
 TEXT = st.text("aé,;'\"\n |\U0001f600=", max_size=6)
 MEASURES = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda values: dict(zip(("dsc", "mae"), values, strict=True)))
@@ -280,3 +280,31 @@ def test_run_id_does_not_depend_on_the_order_of_keys(config: dict[str, object]) 
         name == run_id(dict(reversed(config.items())), {}, "madgnet") == run_id(json.loads(json.dumps(config)), {}, "madgnet")
     )
     assert len(name) == 12 and set(name) <= set(string.hexdigits.lower())
+
+
+def with_weights(**files: object) -> dict[str, object]:
+    return {**CONFIG, "model": {"init_args": {"network": {"init_args": {"pretrained": False, **files}}}}}
+
+
+def identity(config: dict[str, object]) -> str:
+    return run_id(config, MANIFESTS, "madgnet", weights=hash_weights(config))
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "encoder_checkpoint"])
+def test_run_id_knows_files_of_weights_by_content_not_by_path(tmp_path: Path, key: str) -> None:
+    for name, content in {"here.pth": b"a", "there.pth": b"a", "other.pth": b"b"}.items():
+        (tmp_path / name).write_bytes(content)
+    here, there, other = (with_weights(**{key: str(tmp_path / f"{name}.pth")}) for name in ("here", "there", "other"))
+    sha256 = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"  # of one letter a
+    assert hash_weights(here) == {f"model.init_args.network.init_args.{key}": sha256}
+    assert identity(here) == identity(there) != identity(other)
+    assert identity(here) != identity(with_weights(**{key: None}))
+
+
+def test_run_id_without_files_of_weights_is_as_before(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"a")
+    plain = with_weights(checkpoint=None, encoder_checkpoint="a-name-of-the-hub")
+    elsewhere = {**plain, "trainer": {"checkpoint": str(tmp_path / "file")}}
+    for config in (plain, elsewhere):
+        assert hash_weights(config) == {}
+        assert identity(config) == run_id(config, MANIFESTS, "madgnet")

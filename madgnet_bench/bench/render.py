@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from madgnet_bench.bench.tables import Column, Row, Score, Table
+from madgnet_bench.protocol import Measure, Protocol
 
 __all__ = ["to_csv", "to_markdown", "to_text"]
 
@@ -102,7 +103,12 @@ def _record(table: Table, row: Row, column: Column, score: Score) -> dict[str, o
 def _heading(table: Table) -> str:
     """Measure, unit, direction and protocol."""
     direction = "higher" if table.measure.higher_is_better else "lower"
-    return f"{table.measure.title} in %, {direction} is better, protocol {table.protocol}"
+    unit = {"fraction": "%", "nats": "nats", "distance": _distance_unit(table.protocol)}[table.measure.unit]
+    return f"{table.measure.title} in {unit}, {direction} is better, protocol {table.protocol}"
+
+
+def _distance_unit(protocol: str) -> str:
+    return {"pixel": "pixels", "mm": "mm"}[Protocol.parse(protocol).unit]
 
 
 def _title(table: Table) -> str:
@@ -126,6 +132,9 @@ def _fields(table: Table) -> list[_Field]:
     def cells(show: Callable[[Row], str]) -> list[str]:
         return [show(row) for row in table.rows]
 
+    def number(value: float | None) -> str:
+        return _number(value, table.measure)
+
     fields = [_Field("", "model", cells(lambda row: row.label), names_row=True)]
     fields.append(_Field("", "params", cells(lambda row: _amount(row.parameters))))
     for name, header in (("image_size", "px"), ("epochs", "epochs")):
@@ -133,21 +142,24 @@ def _fields(table: Table) -> list[_Field]:
             fields.append(_Field("", header, [str(getattr(row, name)) for row in table.rows]))
     fields.append(_Field("", "seeds", cells(lambda row: str(len(row.seeds)))))
     for position, column in enumerate(table.columns):
-        fields.append(_Field(column.setting, column.label, [_score(row.scores[position]) for row in table.rows]))
-    fields.append(_Field(_SUMMARY, "seen mean", cells(lambda row: _percent(row.seen_mean))))
-    fields.append(_Field(_SUMMARY, "unseen mean", cells(lambda row: _percent(row.unseen_mean))))
-    fields.append(_Field(_SUMMARY, "gap", cells(lambda row: _percent(row.gap))))
+        fields.append(_Field(column.setting, column.label, [_score(row.scores[position], table.measure) for row in table.rows]))
+    fields.append(_Field(_SUMMARY, "seen mean", cells(lambda row: number(row.seen_mean))))
+    fields.append(_Field(_SUMMARY, "unseen mean", cells(lambda row: number(row.unseen_mean))))
+    fields.append(_Field(_SUMMARY, "gap", cells(lambda row: number(row.gap))))
     ranks = cells(lambda row: _MISSING if row.mean_rank is None else f"{row.mean_rank:.2f}")
     return [*fields, _Field(_SUMMARY, "mean rank", ranks)]
 
 
-def _percent(value: float | None) -> str:
-    return _MISSING if value is None else f"{100 * value:.2f}"
+def _number(value: float | None, measure: Measure) -> str:
+    """Write a value in the unit of tables: percent, pixels or millimetres, nats."""
+    if value is None:
+        return _MISSING
+    return f"{value:.4f}" if measure.unit == "nats" else f"{100 * value if measure.unit == 'fraction' else value:.2f}"
 
 
-def _score(score: Score) -> str:
-    spread = "" if score.std is None else f" \N{PLUS-MINUS SIGN} {_percent(score.std)}"
-    return f"{_percent(score.mean)}{spread}"
+def _score(score: Score, measure: Measure) -> str:
+    spread = "" if score.std is None else f" \N{PLUS-MINUS SIGN} {_number(score.std, measure)}"
+    return f"{_number(score.mean, measure)}{spread}"
 
 
 def _amount(parameters: int) -> str:

@@ -8,6 +8,7 @@ not compare (another protocol, other cases under one name, one seed twice) are a
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,38 +16,14 @@ import pandas as pd
 
 from madgnet_bench.bench.store import Run
 from madgnet_bench.errors import ConfigError, RunError
-from madgnet_bench.protocol import Protocol
+from madgnet_bench.protocol import MEASURES, Measure, Protocol
 
-__all__ = ["MEASURES", "Column", "Measure", "Row", "Score", "Table", "build_tables"]
+__all__ = ["Column", "Row", "Score", "Table", "build_tables", "common_measures"]
 
 _ROW = ["network", "image_size", "epochs", "version", "recipe"]
 _COLUMN = ["setting", "dataset", "target"]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A measure as tables show it.
-
-    Attributes:
-        name: Its key in case tables.
-        title: Its name in headers.
-        higher_is_better: Its direction.
-    """
-
-    name: str
-    title: str
-    higher_is_better: bool
-
-
-MEASURES = {
-    measure.name: measure
-    for measure in (
-        Measure("dsc", "DSC", higher_is_better=True),
-        Measure("iou", "IoU", higher_is_better=True),
-        Measure("mae", "MAE", higher_is_better=False),
-    )
-}
-"""The measures that can be shown; all are fractions in files and percent in tables."""
+_GREATEST = {"fraction": 1.02, "distance": sys.float_info.max, "nats": sys.float_info.max}
+"""Greatest value by unit: an E-measure is divided by the pixels less one, and so exceeds 1 by a hair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One cell of the table, as fractions.
+    """One cell of the table, in the unit of the measure.
 
     Attributes:
         mean: Mean over seeds of the mean over cases; None where the cell is incomplete.
@@ -155,7 +132,7 @@ def build_tables(runs: Sequence[Run], measure: str = "dsc", *, protocol: str | N
 
     Args:
         runs: At least one run.
-        measure: A key of `MEASURES`.
+        measure: A key of `madgnet_bench.protocol.MEASURES`.
         protocol: Text of the protocol to show, needed where the runs hold several.
 
     Raises:
@@ -173,6 +150,12 @@ def build_tables(runs: Sequence[Run], measure: str = "dsc", *, protocol: str | N
         if any(cell.protocol == chosen for cell in run.cells):
             blocks.setdefault(run.training_sets, []).append(run)
     return [_build_table(block, MEASURES[measure], chosen) for _, block in sorted(blocks.items())]
+
+
+def common_measures(runs: Sequence[Run]) -> list[str]:
+    """The measures that every cell of the runs holds, in the order of `madgnet_bench.protocol.MEASURES`."""
+    cells = [cell for run in runs for cell in run.cells]
+    return [name for name in MEASURES if all(name in cell.measures for cell in cells)]
 
 
 def _choose_protocol(runs: Sequence[Run], wanted: str | None) -> str:
@@ -243,8 +226,9 @@ def _frame(runs: Sequence[Run], measure: Measure, protocol: str) -> pd.DataFrame
             if measure.name not in cell.measures:
                 raise RunError(f"{run}, {cell}: no measure {measure.name}; it has {', '.join(cell.measures)}.")
             value = cell.measures[measure.name]
-            if not math.isfinite(value) or not 0 <= value <= 1:
-                raise RunError(f"{run}, {cell}: {measure.name} is {value}, not a fraction in [0, 1]. Test the run again.")
+            if not 0 <= value <= _GREATEST[measure.unit]:
+                what = "a fraction in [0, 1]" if measure.unit == "fraction" else "a number that is not negative"
+                raise RunError(f"{run}, {cell}: {measure.name} is {value}, not {what}. Test the run again.")
             record = {name: getattr(run, name) for name in (*_ROW, "seed", "run_id")}
             record |= {name: getattr(cell, name) for name in (*_COLUMN, "modality", "cases")}
             records.append({**record, "both": cell.empty.get("both", 0), "value": value})

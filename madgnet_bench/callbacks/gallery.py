@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from madgnet_bench.contracts import Prediction, SegmentationBatch
-from madgnet_bench.metrics.overlap import measure_cases
+from madgnet_bench.metrics.overlap import dice
 from madgnet_bench.pictures import draw_outlines, error_overlay, to_rgb
 from madgnet_bench.protocol import Protocol
 
@@ -68,7 +68,8 @@ class TestGallery(Callback):
     ) -> None:
         """Keep the batch's cases that are among the best or worst so far."""
         probability = outputs["prediction"].probability.cpu()
-        scores = measure_cases(probability, batch.mask.cpu(), protocol=self._protocol)["dsc"]
+        predicted = probability >= self._protocol.threshold
+        scores = dice(predicted, batch.mask.cpu() > 0.5, empty=self._protocol.empty)
         present = batch.target_present.cpu()
         for position, case_id in enumerate(batch.case_id):
             picture = _Picture(

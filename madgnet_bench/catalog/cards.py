@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DataCard"]
+__all__ = ["DataCard", "Link"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A file of a data set that its publisher offers without a form or an account.
+
+    Attributes:
+        url: Where it is.
+        file: Name under which it is stored; it ends as the file's format demands.
+        sha256: Hash of its bytes; None where it is not known.
+        bytes: Its size; None where it is not known.
+    """
+
+    url: str
+    file: str
+    sha256: str | None = None
+    bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +43,7 @@ class DataCard:
         layout: The official layout, in one or two sentences.
         split_rule: How cases are split into train, val and test.
         traps: What a careful user must know of it.
+        links: The files of a complete copy, where they can be downloaded directly.
         verified: False where the layout could not be confirmed against the official archive.
     """
 
@@ -42,4 +60,5 @@ class DataCard:
     layout: str = ""
     split_rule: str = ""
     traps: tuple[str, ...] = ()
+    links: tuple[Link, ...] = ()
     verified: bool = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
@@ -32,10 +32,13 @@ class SegmentationDataset(ABC):
     Attributes:
         name: Its name in tables, such as ``dsb2018/he``; unique in an experiment.
         card: What it is.
+        split_name: By which rule its cases are train, val and test: ``clean`` or ``official`` for a set known by name,
+            ``own`` for a user's folder, ``generated`` for phantoms.
     """
 
     name: str
     card: DataCard
+    split_name: str = "own"
 
     @abstractmethod
     def scan(self) -> tuple[list[Case], list[Problem]]:
@@ -77,12 +80,18 @@ class SegmentationDataset(ABC):
             raise DataErrors(self.name, problems)
         return Manifest(self.name, cases)
 
-    def check(self) -> list[Problem]:
-        """Decode every file and report everything wrong with it, listing included; once where several cases share a file."""
+    def check(self, *, step: Callable[[int, int], None] = lambda done, total: None) -> list[Problem]:
+        """Decode every file and report everything wrong with it, listing included; once where several cases share a file.
+
+        Args:
+            step: Called after every case with how many are done and how many there are.
+        """
         cases, problems = self.scan()
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            found = pool.map(self._check_case, cases)
-            problems = list(dict.fromkeys(problems + [problem for case_problems in found for problem in case_problems]))
+            for done, found in enumerate(pool.map(self._check_case, cases), start=1):
+                problems += found
+                step(done, len(cases))
+        problems = list(dict.fromkeys(problems))
         if not cases and not problems:
             problems.append(Problem(self.name, "the data set is empty", "check the folder and the chosen domain"))
         return problems

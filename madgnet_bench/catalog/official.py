@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ from madgnet_bench.catalog.readers.stu import Stu
 from madgnet_bench.catalog.readers.sunnybrook import Sunnybrook
 from madgnet_bench.catalog.readers.synapse import Synapse
 from madgnet_bench.catalog.readers.tn3k import Tn3k
-from madgnet_bench.catalog.splits import split_by_group
+from madgnet_bench.catalog.splits import LISTS_FOLDER, clean_splits, layout_splits, listed_splits
 from madgnet_bench.errors import ConfigError, Problem
 
 __all__ = ["DATA_ROOT_VARIABLE", "READERS", "CatalogDataset", "find_data_root"]
@@ -82,34 +83,56 @@ READERS: dict[str, Reader] = {
 }
 """Every data set that can be named, by name."""
 
-_FRACTIONS = (0.7, 0.1, 0.2)
-_SEED = 0
+_SPLITS = ("clean", "official")
 
 
 class CatalogDataset(SegmentationDataset):
     """A public data set in its official layout, or one domain of it. Building one touches no file.
 
-    Every domain is split on its own, so that choosing one domain does not move a case of another to a different split;
-    the card's ``split_rule`` states the rule.
+    Two splits, whose rules stand in `catalog.splits`: ``clean`` keeps patients, videos and volumes together and needs no
+    download; ``official`` is what was published, also where it divides them. Cases that the official split does not name are
+    left out of it. An incomplete copy has an official split only where its number of cases is stated, so that a table never
+    compares a part with published numbers unawares, and a copy that loses files is noticed.
 
     Args:
         name: Name of the data set; ``madgnet-bench data list`` shows them.
         domain: Only this domain of it.
+        split: ``clean`` or ``official``.
+        cases: With the official split of an incomplete copy: how many cases it has, in the chosen domain and all splits.
         data_root: Folder that holds a folder per data set; None takes the environment variable ``MADGNET_BENCH_DATA``.
 
+    Attributes:
+        notes: What the last listing found remarkable of the split, as sentences.
+
     Raises:
-        ConfigError: The name or the domain is unknown; the message gives the nearest valid one.
+        ConfigError: The name, the domain or the split is unknown (the message gives the nearest valid one), or ``cases`` is
+            given without the official split.
     """
 
-    def __init__(self, name: str, *, domain: str | None = None, data_root: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        domain: str | None = None,
+        split: Literal["clean", "official"] = "clean",
+        cases: int | None = None,
+        data_root: str | None = None,
+    ) -> None:
         if name not in READERS:
             raise ConfigError(f"unknown data set {name!r}: {_advice(name, sorted(READERS))}")
         self._reader = READERS[name]
         self.card = self._reader.card
         if domain is not None and domain not in self.card.domains:
             raise ConfigError(f"{name} has no domain {domain!r}: {_advice(domain, self.card.domains)}")
+        if split not in _SPLITS:
+            raise ConfigError(f"{name}: unknown split {split!r}: {_advice(split, _SPLITS)}")
+        if cases is not None and split != "official":
+            raise ConfigError(f"{name}: cases states the size of a copy for the official split; leave it out, or add split.")
         self.name = name if domain is None else f"{name}/{domain}"
+        self.split_name = split
+        self.notes: tuple[str, ...] = ()
         self._domain = domain
+        self._cases = cases
         self._data_root = data_root
 
     @property
@@ -125,10 +148,11 @@ class CatalogDataset(SegmentationDataset):
         """List the cases of the chosen domain, or of all, with their splits."""
         folder = self.folder
         if not folder.is_dir():
-            fix = f"copy the data set there (layout: {self.card.layout}) or give another data root"
+            command = f"madgnet-bench data download {self.card.name}"
+            fix = f"run `{command}`, or data prepare with --source (layout: {self.card.layout})"
             return [], [Problem(str(folder), "the folder is missing", fix)]
         entries, problems = self._reader.list_entries(folder)
-        splits = self._splits(entries)
+        splits, more_problems = self._official(entries) if self.split_name == "official" else (self._clean(entries), [])
         cases = [
             Case(
                 case_id=entry.case_id,
@@ -139,9 +163,9 @@ class CatalogDataset(SegmentationDataset):
                 domain=entry.domain,
             )
             for entry in entries
-            if self._domain in (None, entry.domain)
+            if self._domain in (None, entry.domain) and entry.case_id in splits
         ]
-        return cases, problems
+        return cases, problems + more_problems
 
     def file(self, path: str) -> str:
         """Where a path of a case lies, without the parts of the file that it names; several files of it one after the other."""
@@ -172,16 +196,45 @@ class CatalogDataset(SegmentationDataset):
         """
         return self._reader.spacing(self.folder / case.image)
 
-    def _splits(self, entries: Sequence[Entry]) -> dict[str, Split]:
-        """The split of each case: see `readers.base.SPLIT_BY_GROUP` and `TEST_ONLY`."""
-        splits: dict[str, Split] = {entry.case_id: "test" for entry in entries}
-        if self._reader.test_only:
-            return splits
-        for domain in {entry.domain for entry in entries}:
-            groups = {entry.case_id: entry.group_id for entry in entries if entry.domain == domain}
-            if len(set(groups.values())) >= 3:
-                splits |= split_by_group(groups, fractions=_FRACTIONS, seed=_SEED)
+    def _clean(self, entries: Sequence[Entry]) -> dict[str, Split]:
+        """The clean split of each case."""
+        splits, notes = clean_splits(entries, test_only=self._reader.test_only)
+        self.notes = tuple(note for note in notes if self._domain is None or note.startswith(f"{self._domain}: "))
         return splits
+
+    def _official(self, entries: Sequence[Entry]) -> tuple[dict[str, Split], list[Problem]]:
+        """The official split of the cases that it names, and whether they are as many as they must be.
+
+        Raises:
+            ConfigError: There is no official split, or its lists are missing.
+            DataErrors: Its lists are damaged.
+        """
+        name = self.card.name
+        listed = listed_splits(name, find_data_root(self._data_root) / LISTS_FOLDER)
+        here = {entry.case_id: entry.domain for entry in entries}
+        found = layout_splits(name, entries, test_only=self._reader.test_only) if listed is None else listed
+        splits = {case_id: split for case_id, split in found.items() if case_id in here}
+        lost = [case_id for case_id in found if case_id not in here and not self._of_another_domain(case_id)]
+        count = sum(self._domain in (None, here[case_id]) for case_id in splits)
+        left_out = sum(self._domain in (None, domain) for case_id, domain in here.items() if case_id not in splits)
+        missing = ""
+        if lost:
+            missing = f"{len(lost)} cases of the official split are not here, first {lost[0]}"
+        elif listed is None and len(entries) < (self.card.expected_cases or 0):
+            missing = f"{len(entries)} of {self.card.expected_cases} cases are here"
+        self.notes = (missing,) * bool(missing)
+        if left_out:
+            self.notes += (f"{left_out} cases that the official split does not name are left out",)
+        problem = f"cases is {self._cases}, found {count}" if self._cases is not None else missing
+        if not problem or self._cases == count:
+            return splits, []
+        fix = f"complete the copy, or state its size (cases: {count}): a part is not comparable with published results"
+        return splits, [Problem(str(self.folder), problem, fix)]
+
+    def _of_another_domain(self, case_id: str) -> bool:
+        """Whether a name starts with a domain that was not chosen."""
+        others = [domain for domain in self.card.domains if self._domain not in (None, domain)]
+        return any(case_id.startswith(domain) for domain in others)
 
 
 def find_data_root(data_root: str | None = None) -> Path:

@@ -101,6 +101,8 @@ class PhantomDataset(SegmentationDataset):
     ('phantom_fundus/shift0.6', ('disc', 'cup'), 'phantom:fundus?v=1&shift=0.6&size=96&seed=0&index=3')
     """
 
+    split_name = "generated"
+
     def __init__(
         self,
         modality: str,

@@ -1,16 +1,53 @@
-"""Splits by group: a patient, video or volume is in one split only."""
+"""Splits: by group, so that a patient, video or volume is in one split only; and the official ones, as they were published.
+
+The *clean* split needs no download; `CLEAN_RULE` states it. An official split that divides groups cannot be kept without
+leaking, and to take the divided groups out of training would leave little of it (the sequences of CVC-ClinicDB, the volumes
+of COVID19-1): there the clean split is ours. An official validation set is training material like the rest.
+
+The *official* split is the authors' own lists, or what the layout of the set states where they published none.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from madgnet_bench.catalog.manifest import Split
-from madgnet_bench.errors import ConfigError
+from madgnet_bench.catalog.official_lists import OFFICIAL_LISTS, OfficialList, case_ids
+from madgnet_bench.errors import ConfigError, DataErrors, Problem
 
-__all__ = ["check_fractions", "split_by_group"]
+if TYPE_CHECKING:
+    from madgnet_bench.catalog.readers.base import Entry
+
+__all__ = [
+    "CLEAN_RULE",
+    "LISTS_FOLDER",
+    "check_fractions",
+    "clean_splits",
+    "layout_splits",
+    "list_file",
+    "listed_splits",
+    "split_by_group",
+]
+
+CLEAN_RULE = (
+    "Official test cases stay test, and 10 % of the groups of all other cases are val. In a set without official test cases, "
+    "and in a domain whose official split divides groups: by group, within each domain, 70 % train, 10 % val, 20 % test; a "
+    "domain of fewer than three groups is all test. Seed 0."
+)
+"""The clean split of a set that has an official one, in words."""
+
+LISTS_FOLDER = "splits"
+"""Folder in the data root that holds the downloaded lists."""
+
+_SEED = 0
+_FRACTIONS = (0.7, 0.1, 0.2)
+_VALIDATION_GROUPS = 0.1
+_LISTS_REPEAT_LAYOUT = frozenset({"covid19_1", "polyp_pranet"})  # their lists name the same cases as their folders
 
 
 def split_by_group(groups: Mapping[str, str], *, fractions: tuple[float, float, float], seed: int) -> dict[str, Split]:
@@ -72,3 +109,126 @@ def check_fractions(fractions: tuple[float, float, float]) -> None:
 def _nearest_cut(before: list[int], cases: float, first: int, last: int) -> int:
     """Where to cut the row of groups, between two positions, to have nearest to so many cases before the cut."""
     return min(range(first, last + 1), key=lambda cut: (abs(before[cut] - cases), cut))
+
+
+def clean_splits(entries: Sequence[Entry], *, test_only: bool = False) -> tuple[dict[str, Split], list[str]]:
+    """Split the cases of a set by `CLEAN_RULE`, so that no group straddles.
+
+    Every domain is split on its own, so that choosing one domain does not move a case of another.
+
+    Args:
+        entries: The cases of the whole set, all domains.
+        test_only: All cases are test.
+
+    Returns:
+        From case_id to split, and a note for every domain whose official split divides groups.
+    """
+    splits: dict[str, Split] = {entry.case_id: "test" for entry in entries}
+    notes: list[str] = []
+    if test_only:
+        return splits, notes
+    has_test = any(entry.official == "test" for entry in entries)
+    for domain in sorted({entry.domain for entry in entries}):
+        cases = [entry for entry in entries if entry.domain == domain]
+        others = {entry.case_id: entry.group_id for entry in cases if entry.official != "test"}
+        test_groups = {entry.group_id for entry in cases if entry.official == "test"}
+        divided = test_groups & set(others.values())
+        if has_test and not divided:
+            splits |= _hold_out_validation(others)
+            continue
+        if divided:
+            where = f"{domain}: " if domain else ""
+            groups = "1 group" if len(divided) == 1 else f"{len(divided)} groups"
+            notes.append(f"{where}the official split divides {groups}; the clean split is by group instead, 70/10/20 %")
+        groups_of = {entry.case_id: entry.group_id for entry in cases}
+        if len(set(groups_of.values())) >= 3:
+            splits |= split_by_group(groups_of, fractions=_FRACTIONS, seed=_SEED)
+    return splits, notes
+
+
+def _hold_out_validation(groups: Mapping[str, str]) -> dict[str, Split]:
+    """Divide the training cases: a tenth of the groups, at least one, is for validation; a single group is all train."""
+    names = {group: group for group in groups.values()}
+    if len(names) < 2:
+        return dict.fromkeys(groups, "train")
+    shares = (1 - _VALIDATION_GROUPS, _VALIDATION_GROUPS, 0.0)
+    split_of = split_by_group(names, fractions=shares, seed=_SEED)
+    return {case_id: split_of[group] for case_id, group in groups.items()}
+
+
+def list_file(item: OfficialList) -> str:
+    """Where a released list lies in the folder of the lists: its folder and file name in the repository.
+
+    Example:
+        >>> list_file(OFFICIAL_LISTS["stu"][0])
+        'STU/test_frame.csv'
+    """
+    return "/".join(PurePosixPath(item.path).parts[-2:])
+
+
+def listed_splits(name: str, folder: Path) -> dict[str, Split] | None:
+    """Read the official split of a set from the authors' lists.
+
+    Args:
+        name: Name of the data set.
+        folder: Folder of the downloaded lists.
+
+    Returns:
+        From case_id to split, in the order of the lists; None where the authors released none, or where they are not there.
+
+    Raises:
+        DataErrors: A list is missing while others of the set are there, is not the released file, names another number of
+            cases than was released, or a case stands in two lists.
+    """
+    items = OFFICIAL_LISTS.get(name, ())
+    if not any((folder / list_file(item)).is_file() for item in items):
+        return None
+    splits: dict[str, Split] = {}
+    problems: list[Problem] = []
+    for item in items:
+        path = folder / list_file(item)
+        again = "run `madgnet-bench data download splits`"
+        if not path.is_file():
+            problems.append(Problem(str(path), "the list is missing", again))
+            continue
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != item.sha256:
+            problems.append(Problem(str(path), "is not the file that the authors released", f"move it away and {again}"))
+            continue
+        ids = case_ids(name, item.split, content.decode(), domain=item.domain)
+        if len(ids) != item.rows:
+            problems.append(Problem(str(path), f"names {len(ids)} cases, released were {item.rows}", again))
+        twice = [case_id for case_id in ids if case_id in splits]
+        if twice:
+            problems.append(Problem(str(path), f"{len(twice)} cases are in another list too, first {twice[0]}", again))
+        splits |= dict.fromkeys(ids, item.split)
+    if problems:
+        raise DataErrors(f"{name}, official split", problems)
+    return splits
+
+
+def layout_splits(name: str, entries: Sequence[Entry], *, test_only: bool = False) -> dict[str, Split]:
+    """The official split that the layout of a set states.
+
+    Args:
+        name: Name of the data set.
+        entries: Its cases, all domains.
+        test_only: All cases are test.
+
+    Returns:
+        From case_id to split; cases to which the layout gives none are left out.
+
+    Raises:
+        ConfigError: The authors' lists decide and are not there, or the set has no official split.
+    """
+    if test_only:
+        return {entry.case_id: "test" for entry in entries}
+    found = {entry.case_id: entry.official for entry in entries if entry.official is not None}
+    if name in OFFICIAL_LISTS and not (name in _LISTS_REPEAT_LAYOUT and found):
+        raise ConfigError(
+            f"{name}: the official split is the authors' own list, which is not in the data root: run `madgnet-bench data "
+            "download splits` (with --source CHECKOUT where you have their repository), or set split to clean."
+        )
+    if entries and not found:
+        raise ConfigError(f"{name} has no official split; leave split out, or set it to clean.")
+    return found

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from madgnet_bench.bench.render import to_csv, to_markdown, to_text
 from madgnet_bench.bench.store import Store, load_runs
-from madgnet_bench.bench.tables import MEASURES, build_tables
+from madgnet_bench.bench.tables import build_tables, common_measures
 from madgnet_bench.errors import RunError
+from madgnet_bench.protocol import MEASURES
 from madgnet_bench.records import write_atomically
 
 __all__ = ["main"]
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
     """
     options = _parser().parse_args(arguments)
     store = _load(options.runs)
-    names = list(MEASURES) if options.measure == "all" else [options.measure]
+    names = common_measures(store.runs) if options.measure == "all" else [options.measure]
     tables = [table for name in names for table in build_tables(store.runs, name, protocol=options.protocol)]
     lines = [to_text(tables)]
     for path, content in ((options.csv, to_csv), (options.markdown, to_markdown)):
@@ -52,6 +53,7 @@ def _load(paths: list[Path]) -> Store:
     return store
 
 
+_MEASURES = f"what to show: all, or one of {', '.join(MEASURES)} (default: dsc)"
 _HOW = "Make one with `madgnet-bench fit --config ...`, or name the folders where your runs lie."
 
 
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Print models x test sets from run folders: seen and unseen apart, their gap, the mean rank.",
     )
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUNS", help="run folders, or folders of them (default: runs)")
-    parser.add_argument("--measure", choices=[*MEASURES, "all"], default="dsc", help="what to show (default: dsc)")
+    parser.add_argument("--measure", choices=[*MEASURES, "all"], default="dsc", metavar="M", help=_MEASURES)
     parser.add_argument("--protocol", metavar="P", help="which protocol to show, where the runs hold several")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one line per score, as exact fractions")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")

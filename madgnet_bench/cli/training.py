@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import shutil
@@ -15,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -28,15 +27,16 @@ from madgnet_bench.callbacks.history import History
 from madgnet_bench.catalog.datasets import check_datasets
 from madgnet_bench.cli.environment import describe_environment, describe_hardware, describe_package
 from madgnet_bench.cli.messages import condense, find_cause
+from madgnet_bench.cli.runs import arguments_of_run, split_arguments
 from madgnet_bench.cli.text import align
 from madgnet_bench.data.image_folder import ImageFolderDataModule
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule, check_unseen
 from madgnet_bench.errors import ConfigError, RunError
-from madgnet_bench.protocol import Protocol
+from madgnet_bench.protocol import MEASURES, VALIDATION_MEASURES
 from madgnet_bench.records import RunFolder
 from madgnet_bench.tasks.supervised import SegmentationTask
 
-__all__ = ["BenchCLI", "RunOptions", "fit", "predict", "test", "validate"]
+__all__ = ["BenchCLI", "NetworkLabel", "RunOptions", "fit", "predict", "read_checkpoint", "run_cli", "test", "validate"]
 
 _log = logging.getLogger("madgnet_bench")
 
@@ -52,6 +52,9 @@ _EXPECTED_WARNINGS = (
     ".*callbacks used to create the checkpoint.*",  # what trains is not there when a checkpoint is only tested
 )
 """What the libraries warn about and the suite means."""
+
+_INITIAL_WEIGHTS = {"checkpoint": None, "encoder_checkpoint": None, "pretrained": False}
+"""Arguments of networks that choose initial weights, with the values that leave them out."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class BenchCLI(LightningCLI):
 
     known_keys: ClassVar[list[str]] = []
     """Keys of the configuration, for messages about unknown ones."""
+
+    _label: str | None = None
 
     def __init__(self, arguments: Sequence[str], *, folder: RunFolder | None = None) -> None:
         self.folder = folder
@@ -121,8 +126,13 @@ class BenchCLI(LightningCLI):
         BenchCLI.known_keys = [action.dest for action in parser._actions if action.dest != "help"]
         parser.link_arguments("data.num_targets", "model.init_args.network.init_args.num_targets", apply_on="instantiate")
 
+    def _parse_ckpt_path(self) -> None:
+        """Leave the checkpoint to `read_checkpoint`: lightning would look for hyperparameters, which ours do not have."""
+
     def before_instantiate_classes(self) -> None:
-        """Tell the catalog where data lie; processes started from here inherit it."""
+        """Choose the weights; tell the catalog where data lie: processes started from here inherit it."""
+        if self.subcommand != "fit":
+            self._choose_weights()
         root = self._get(self.config, "data_root")
         if root is not None:
             os.environ["MADGNET_BENCH_DATA"] = str(Path(root).expanduser().resolve())
@@ -137,7 +147,7 @@ class BenchCLI(LightningCLI):
                 check_unseen(self.datamodule.seen, self.datamodule.unseen)
             self.folder = self._run_folder()
             if not self._trainer_option("fast_dev_run"):
-                callbacks += [History(self.folder), *self._checkpoints(self.folder)]
+                callbacks += [NetworkLabel(self.model.network.label), History(self.folder), *self._checkpoints(self.folder)]
         keep = self._get(self.config_init, "run").predictions
         if self.folder is not None and keep != "none":
             callbacks.append(TestGallery(self.folder.path / "predictions", protocol=self.model.protocol, keep=keep))
@@ -171,20 +181,52 @@ class BenchCLI(LightningCLI):
 
     def validate(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
         """Print the seen validation measures of a checkpoint."""
-        (measures, *_) = self.trainer.validate(model, datamodule=datamodule, verbose=False, **_kept(options)) or [{}]
+        (measures, *_) = self.trainer.validate(model, datamodule=datamodule, **_quiet(options)) or [{}]
         for name, value in measures.items():
             _log.info("%s  %.4f", name, value)
 
     def test(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
-        """Test a checkpoint; write it to its run folder where one was named."""
-        self.trainer.test(model, datamodule=datamodule, verbose=False, **_kept(options))
+        """Test trained weights; write the tables to the run folder where one was named."""
+        self.trainer.test(model, datamodule=datamodule, **_quiet(options))
         if self.folder is not None:
             self._finish(self.folder, Path(options["ckpt_path"]))
         elif self.trainer.is_global_zero:
-            _log.info("%s", _table(model.test_rows))
+            _log.info("%s\n%s", self.label, _table(model.test_rows))
 
     def predict(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
         """Predict the loaders that the caller of `predict` puts in place; see there."""
+
+    @property
+    def label(self) -> str:
+        """The network's name in tables, as it was trained."""
+        return self._label or self.model.network.label
+
+    def _choose_weights(self) -> None:
+        """Take the weights from the checkpoint, or from the network's own file of the whole network.
+
+        A checkpoint replaces all weights, so the network is built without initial ones: their files may be gone, and nothing is
+        downloaded. They are part of its name, which the checkpoint keeps; with a checkpoint of an earlier version, which does
+        not, the network is built as configured.
+
+        Raises:
+            ConfigError: There is neither.
+            RunError: The checkpoint cannot be read.
+        """
+        arguments = self._get(self.config, "model").get("init_args.network.init_args") or Namespace()
+        checkpoint = self._get(self.config, "ckpt_path")
+        if checkpoint is None:
+            if self.folder is not None or arguments.get("checkpoint") is None:
+                raise ConfigError(
+                    "no trained network: name a run folder, pass --ckpt_path, or set the network's argument checkpoint to a "
+                    "file of the weights of the whole network."
+                )
+            return
+        kept = read_checkpoint(checkpoint)["callbacks"].get(NetworkLabel.__qualname__)
+        initial = [name for name, none in _INITIAL_WEIGHTS.items() if arguments.get(name, none) != none]
+        if kept and initial:
+            self._label = kept["label"]
+            for name in initial:
+                arguments[name] = _INITIAL_WEIGHTS[name]
 
     def _trainer_option(self, name: str) -> Any:
         return self._get(self.config_init, "trainer")[name]
@@ -192,7 +234,9 @@ class BenchCLI(LightningCLI):
     def _run_folder(self) -> RunFolder:
         """The folder that this configuration, data and protocol lead to."""
         options = self._get(self.config_init, "run")
-        identity = records.run_id(self._resolved(), self._manifests(), str(self.model.protocol))
+        config = self._resolved()
+        weights = records.hash_weights(config)
+        identity = records.run_id(config, self._manifests(), str(self.model.protocol), weights=weights)
         return RunFolder(Path(options.root) / options.suite / identity)
 
     def _prepare_folder(self, folder: RunFolder, *, trained: bool) -> str | None:
@@ -205,9 +249,10 @@ class BenchCLI(LightningCLI):
                 folder.history_file.unlink(missing_ok=True)
                 shutil.rmtree(folder.checkpoints)
             _log.info("%s: %s", folder.path, f"resuming the interrupted run from {last.name}" if resume else "starting")
-            configuration = yaml.safe_dump(self._resolved(), sort_keys=False)
-            command = f"# Repeat with: madgnet-bench fit --config {folder.config_file}\n"
-            records.write_atomically(folder.config_file, command + configuration)
+            config = self._resolved()
+            comment = f"# Repeat with: madgnet-bench fit --config {folder.config_file}\n"
+            comment += "".join(f"# {key}: sha256 {digest}\n" for key, digest in records.hash_weights(config).items())
+            records.write_atomically(folder.config_file, comment + yaml.safe_dump(config, sort_keys=False))
             records.write_json(folder.path / "environment.json", describe_environment())
             for source in (*self.datamodule.seen, *self.datamodule.unseen):
                 path = folder.path / "manifests" / f"{source.name.replace('/', '_')}.csv"
@@ -219,7 +264,7 @@ class BenchCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         folder.result_file.unlink(missing_ok=True)
-        folder.write_cases(self.model.test_rows)
+        folder.write_cases(self.model.test_rows, curves=self.model.test_table.curves)
         rows = folder.read_cases()  # what the file says is the truth, to the last digit
         epoch, _ = _epoch_and_seconds(checkpoint)
         last_epoch, seconds = _epoch_and_seconds(folder.checkpoints / "last.ckpt")
@@ -228,7 +273,7 @@ class BenchCLI(LightningCLI):
             {
                 "run_id": folder.path.name,
                 "suite": folder.path.parent.name,
-                "network": self.model.network.label,
+                "network": self.label,
                 "parameters": sum(parameter.numel() for parameter in self.model.network.parameters()),
                 "seed": int(self._get(self.config, "seed_everything")),
                 "epochs": last_epoch + 1,
@@ -242,7 +287,8 @@ class BenchCLI(LightningCLI):
                 },
                 "training_sets": [source.name for source in self.datamodule.seen],
                 "manifests": self._manifests(),
-                "cells": records.summarize(rows),
+                "splits": {source.name: source.split_name for source in (*self.datamodule.seen, *self.datamodule.unseen)},
+                "cells": records.summarize(rows, self.model.test_table.pooled),
                 "package": describe_package(),
                 "hardware": describe_hardware(self.trainer),
                 "seconds": seconds,
@@ -282,21 +328,21 @@ class BenchCLI(LightningCLI):
 
 def fit(arguments: Sequence[str]) -> int:
     """`madgnet-bench fit`; see `BenchCLI.fit`."""
-    _run(["fit", *arguments])
+    run_cli(["fit", *arguments])
     return 0
 
 
 def validate(arguments: Sequence[str]) -> int:
     """`madgnet-bench validate`; see `BenchCLI.validate`."""
-    run, _, rest = _split("validate", "measure a checkpoint on the seen validation sets", arguments)
-    _run(["validate", *_of_run(run), *rest])
+    run, _, rest = split_arguments("validate", "measure a checkpoint on the seen validation sets", arguments)
+    run_cli(["validate", *arguments_of_run(run), *rest])
     return 0
 
 
 def test(arguments: Sequence[str]) -> int:
     """`madgnet-bench test`; see `BenchCLI.test`."""
-    run, _, rest = _split("test", "test a checkpoint; with RUN, write the run's tables again", arguments)
-    _run(["test", *_of_run(run), *rest], folder=RunFolder(Path(run)) if run else None)
+    run, _, rest = split_arguments("test", "test a checkpoint; with RUN, write the run's tables again", arguments)
+    run_cli(["test", *arguments_of_run(run), *rest], folder=RunFolder(Path(run)) if run else None)
     return 0
 
 
@@ -307,11 +353,9 @@ def predict(arguments: Sequence[str]) -> int:
         "--output": {"default": "predictions", "help": "folder to write to (default: predictions)"},
     }
     summary = "write a mask (0 and 255) and an overlay for every image of a folder"
-    run, known, rest = _split("predict", summary, arguments, options)
-    cli = _run(["predict", *_of_run(run), *rest])
+    run, known, rest = split_arguments("predict", summary, arguments, options)
+    cli = run_cli(["predict", *arguments_of_run(run), *rest])
     checkpoint = cli.config["predict"].get("ckpt_path")
-    if checkpoint is None:
-        raise ConfigError("predict needs a trained network: name a run folder, or pass --ckpt_path.")
     model, data, folder = cli.model, cli.datamodule, Path(known.images)
     images = ImageFolderDataModule(folder, image_size=data.image_size, num_targets=data.num_targets)
     writer = MaskWriter(Path(known.output), images.read, targets=data.targets, threshold=model.protocol.threshold)
@@ -321,41 +365,7 @@ def predict(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _split(
-    command: str, summary: str, arguments: Sequence[str], options: dict[str, dict[str, Any]] | None = None
-) -> tuple[str | None, argparse.Namespace, list[str]]:
-    """Take the run folder and a command's own options out of its arguments; the rest is the configuration's."""
-    parser = argparse.ArgumentParser(
-        prog=f"madgnet-bench {command}",
-        usage=f"madgnet-bench {command} [RUN] [options] [keys of the configuration]",
-        description=f"{summary[0].upper()}{summary[1:]}. RUN is a run folder; without it, pass --config and --ckpt_path.",
-        epilog="Any key of the configuration may follow, such as --data_root or --trainer.accelerator; see fit --help.",
-        allow_abbrev=False,
-    )
-    for name, settings in (options or {}).items():
-        parser.add_argument(name, **settings)
-    run = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    known, rest = parser.parse_known_args(arguments[1:] if run else arguments)
-    return run, known, rest
-
-
-def _of_run(run: str | None) -> list[str]:
-    """The configuration and the chosen checkpoint of a run folder, as options."""
-    if run is None:
-        return []
-    folder = RunFolder(Path(run))
-    if not folder.config_file.is_file():
-        raise RunError(f"{run}: not a run folder (no config.yaml); `madgnet-bench leaderboard` lists runs.")
-    rule = Protocol.parse(str(yaml.safe_load(folder.config_file.read_text())["protocol"])).checkpoint
-    checkpoint = folder.checkpoints / f"{rule}.ckpt"
-    if not checkpoint.is_file():
-        raise RunError(
-            f"{checkpoint}: no such checkpoint; start the run again with: madgnet-bench fit --config {folder.config_file}"
-        )
-    return ["--config", str(folder.config_file), "--ckpt_path", str(checkpoint)]
-
-
-def _run(arguments: list[str], *, folder: RunFolder | None = None) -> BenchCLI:
+def run_cli(arguments: list[str], *, folder: RunFolder | None = None) -> BenchCLI:
     """Run one subcommand, with errors of the configuration turned into a few lines.
 
     A class of the user's own is found in the working folder too, as it is with ``python -m``.
@@ -377,6 +387,21 @@ def _run(arguments: list[str], *, folder: RunFolder | None = None) -> BenchCLI:
         if isinstance(error, ArgumentError):
             raise ConfigError(condense(str(error), BenchCLI.known_keys)) from None
         raise
+
+
+class NetworkLabel(Callback):
+    """Keeps the network's name in every checkpoint: built without its initial weights, it would not tell them.
+
+    Args:
+        label: The name in tables.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+
+    def state_dict(self) -> dict[str, str]:
+        """What a checkpoint keeps."""
+        return {"label": self._label}
 
 
 class _Console(logging.Handler):
@@ -407,9 +432,29 @@ class _logging_to:  # a context manager that reads like a function
         self._handler.close()
 
 
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of the trainer, on the CPU, without running code of the file.
+
+    Raises:
+        RunError: There is no such file, it is damaged, or it is something else.
+    """
+    if not Path(path).is_file():
+        raise RunError(f"{path}: no such checkpoint; correct --ckpt_path.")
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as error:  # torch lets through whatever its readers raise
+        raise RunError(f"{path}: not a checkpoint of a run, or damaged ({type(error).__name__}).") from error
+    if not isinstance(state, dict) or not {"state_dict", "callbacks"} <= set(state):
+        raise RunError(
+            f"{path}: not a checkpoint of a run. Released weights are not named with --ckpt_path but with "
+            "--model.init_args.network.init_args.checkpoint."
+        )
+    return state
+
+
 def _epoch_and_seconds(checkpoint: Path) -> tuple[int, float]:
     """The epoch (from 0) that a checkpoint was written after, and the seconds of training until then, resumes included."""
-    state = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)
+    state = read_checkpoint(checkpoint)
     return int(state["epoch"]), round(state["callbacks"][History.__qualname__]["seconds"], 1)
 
 
@@ -418,23 +463,18 @@ def _is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
 
 
-def _kept(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a trainer method, without its own verbosity; a checkpoint is needed.
-
-    Raises:
-        ConfigError: No checkpoint was named.
-    """
-    if options.get("ckpt_path") is None:
-        raise ConfigError("no trained network: name a run folder, or pass --ckpt_path.")
-    return {name: value for name, value in options.items() if name != "verbose"} | {"weights_only": True}
+def _quiet(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a trainer method, without its own output and without running code of a checkpoint."""
+    return options | {"verbose": False, "weights_only": True}
 
 
 def _table(rows: Sequence[records.CaseRow]) -> str:
-    """One run's cells as aligned text, measures in percent."""
-    head = ["setting", "test set", "target", "cases", "DSC %", "IoU %", "MAE %"]
+    """One run's cells as aligned text, the measures that are watched in training in percent; the result holds all."""
+    titles = [f"{MEASURES[name].title} %" for name in VALIDATION_MEASURES]
     body = [
-        [c["setting"], c["dataset"], c["target"], str(c["cases"]), *(f"{100 * v:.2f}" for v in c["measures"].values())]
+        [c["setting"], c["dataset"], c["target"], str(c["cases"])]
+        + [f"{100 * c['measures'][name]:.2f}" for name in VALIDATION_MEASURES]
         for c in records.summarize(rows)
     ]
     protocol = f"protocol {rows[0].protocol}" if rows else "no test cases"
-    return f"{align([head, *body], left=3)}\n{protocol}"
+    return f"{align([['setting', 'test set', 'target', 'cases', *titles], *body], left=3)}\n{protocol}"

@@ -8,6 +8,10 @@ What is known, and how:
       author: distance is the mean squared error between a sigmoid and the scaled distance transform of the mask, boundary the
       cross entropy against its thresholded Sobel magnitude, all weights 1, summed over four scales at full size.
 
+A finding: in the released sub-decoders a distance logit is a gated convolution plus a sigmoid. Where the region's gate is shut,
+on the background, it cannot fall below 0, nor its sigmoid below 1/2, so the sibling's distance error has a floor there that no
+training removes. ``distance_activation="identity"`` compares the map itself, which can reach the target.
+
 Our choice: the exact distance transform (theirs is OpenCV's 5 x 5 approximation), the targets of full masks (`losses.targets`),
 and averages by case and target, so that targets that a data set does not annotate count nothing.
 """
@@ -15,6 +19,7 @@ and averages by case and target, so that targets that a data set does not annota
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,13 +44,14 @@ class MultiTaskLoss(SegmentationLoss):
         region: Compares region logits with the mask: `StructureLoss` as released where not given,
             ``StructureLoss(weighted_bce=True)`` as its papers intend, or any other loss of logits.
         region_weight: Factor of the region terms.
-        distance_weight: Factor of the mean squared error between the distance map's sigmoid and `distance_map`.
+        distance_weight: Factor of the mean squared error between the activated distance map and `distance_map`.
         boundary_weight: Factor of the cross entropy between the boundary map and `boundary_map`.
         stage_weights: Factor of each stage, deepest first.
+        distance_activation: ``"sigmoid"``, as in the sibling's code, or ``"identity"``; see above.
         boundary_threshold: Least Sobel magnitude of a boundary pixel; see `boundary_map`.
 
     Raises:
-        ConfigError: A weight is negative, or all tasks or all stages weigh nothing.
+        ConfigError: A weight is negative, all tasks or all stages weigh nothing, or the activation is unknown.
 
     Example: see ``configs/network/madgnet_multi_task.yaml``.
     """
@@ -59,12 +65,16 @@ class MultiTaskLoss(SegmentationLoss):
         boundary_weight: float = 1.0,
         stage_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         boundary_threshold: float = 0.5,
+        distance_activation: Literal["sigmoid", "identity"] = "sigmoid",
     ) -> None:
         super().__init__()
         self.region = region or StructureLoss()
         self.task_weights = {"region": region_weight, "distance": distance_weight, "boundary": boundary_weight}
         self.stage_weights = tuple(stage_weights)
         self.boundary_threshold = boundary_threshold
+        if distance_activation not in ("sigmoid", "identity"):
+            raise ConfigError(f"distance_activation {distance_activation!r} is unknown; choose 'sigmoid' or 'identity'.")
+        self.distance_activation = distance_activation
         for name, weights in (("task", tuple(self.task_weights.values())), ("stage", self.stage_weights)):
             if not all(weight >= 0 for weight in weights) or not any(weights):
                 raise ConfigError(
@@ -90,7 +100,8 @@ class MultiTaskLoss(SegmentationLoss):
                     for name, value in self.region(SegmentationOutput(maps["region"].float()), batch).items():
                         terms[f"{name}_{stage}"] = weight * self.task_weights["region"] * value
                 if distance is not None:
-                    errors = (maps["distance"].float().sigmoid() - distance).square()
+                    depth = maps["distance"].float()
+                    errors = ((depth.sigmoid() if self.distance_activation == "sigmoid" else depth) - distance).square()
                     terms[f"distance_{stage}"] = weight * self.task_weights["distance"] * _mean(errors, batch)
                 if boundary is not None:
                     logits = maps["boundary"].float()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
+
+from madgnet_bench.layers.distance import distance_to_foreground
 
 __all__ = ["boundary_map", "distance_map"]
 
@@ -19,8 +18,6 @@ def distance_map(mask: Tensor) -> Tensor:
     own. The image's border is no background. An empty mask is 0 everywhere; a full one, which has no background to measure
     from, is 1 everywhere; a single pixel is 1 there.
 
-    It is computed on the CPU: about 10 ms for a mask of 352 x 352, and a wait for the GPU where the mask lies there.
-
     Args:
         mask: (N, K, *spatial) in {0, 1}.
 
@@ -30,11 +27,10 @@ def distance_map(mask: Tensor) -> Tensor:
     >>> distance_map(torch.tensor([[[[0, 1, 1, 1, 1]]]])).flatten().tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    foreground = (mask > 0.5).cpu().numpy()
-    depth = np.zeros(foreground.shape, np.float32)
-    for place in np.ndindex(foreground.shape[:2]):
-        depth[place] = _scaled_depth(foreground[place])
-    return torch.from_numpy(depth).to(mask.device)
+    foreground = mask > 0.5
+    depth = distance_to_foreground(~foreground)  # infinite where there is no background
+    deepest = depth.flatten(2).amax(dim=2).clamp_min(1).view(*depth.shape[:2], *[1] * (depth.dim() - 2))
+    return torch.where(depth.isinf(), 1.0, depth / deepest).float()
 
 
 def boundary_map(mask: Tensor, *, threshold: float = 0.5) -> Tensor:
@@ -56,14 +52,6 @@ def boundary_map(mask: Tensor, *, threshold: float = 0.5) -> Tensor:
     [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
     """
     return (_sobel_magnitude((mask > 0.5).float()) >= threshold).float()
-
-
-def _scaled_depth(foreground: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The distance map of one mask (*spatial)."""
-    if foreground.all() or not foreground.any():
-        return foreground.astype(np.float32)
-    depth = ndimage.distance_transform_edt(foreground)
-    return (depth / depth.max()).astype(np.float32)
 
 
 def _sobel_magnitude(x: Tensor) -> Tensor:

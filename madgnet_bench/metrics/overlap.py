@@ -1,6 +1,15 @@
 """Overlap and error per case, as plain functions of tensors.
 
 Probabilities and references are (N, K, *spatial); every measure is (N, K) float64, one value per case and target.
+
+| measure | both empty | only reference empty | only prediction empty | neither |
+|---|---|---|---|---|
+| `dice`, `iou`, `precision`, `recall` | ``empty`` | 0 | 0 | counts |
+| `two_class_iou` | half of ``empty`` + 1 | half the background's IoU | half the background's IoU | mean of both classes |
+| `mean_absolute_error` | mean of p | mean of p | mean of abs(p - g) | mean of abs(p - g) |
+
+``empty`` has no default. Precision without a prediction and recall without a reference are 0 / 0; here they are 0 unless both
+are empty, so that neither a missed lesion nor a false alarm improves a mean.
 """
 
 from __future__ import annotations
@@ -8,12 +17,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from madgnet_bench.protocol import Protocol
-
-__all__ = ["MEASURES", "dice", "emptiness", "iou", "mean_absolute_error", "measure_cases"]
-
-MEASURES = ("dsc", "iou", "mae")
-"""Names of the measures of `measure_cases`, in order."""
+__all__ = [
+    "dice",
+    "emptiness",
+    "iou",
+    "mean_absolute_error",
+    "precision",
+    "recall",
+    "two_class_iou",
+]
 
 
 def dice(prediction: Tensor, reference: Tensor, *, empty: float) -> Tensor:
@@ -38,9 +50,31 @@ def iou(prediction: Tensor, reference: Tensor, *, empty: float) -> Tensor:
     return _ratio(intersection, predicted + referred - intersection, empty)
 
 
+def two_class_iou(prediction: Tensor, reference: Tensor, *, empty: float) -> Tensor:
+    """Mean of the IoU of the foreground and the IoU of the background; arguments as `dice`.
+
+    This is what "mIoU" says for one target, though papers also write mIoU for the mean of `iou` over images. A class that
+    neither map holds scores ``empty``: the background of two full masks, too.
+    """
+    return (iou(prediction, reference, empty=empty) + iou(~prediction, ~reference, empty=empty)) / 2
+
+
+def precision(prediction: Tensor, reference: Tensor, *, empty: float) -> Tensor:
+    """Share of the prediction that is right |P and R| / |P|; 0 where only the prediction is empty; arguments as `dice`."""
+    intersection, predicted, referred = _counts(prediction, reference)
+    return torch.where(predicted + referred == 0, empty, _ratio(intersection, predicted, 0.0))
+
+
+def recall(prediction: Tensor, reference: Tensor, *, empty: float) -> Tensor:
+    """Share of the reference that is found |P and R| / |R|; 0 where only the reference is empty; arguments as `dice`."""
+    return precision(reference, prediction, empty=empty)
+
+
 def mean_absolute_error(probability: Tensor, reference: Tensor) -> Tensor:
     """Mean of |p - r| over pixels; of a thresholded map where ``probability`` is bool."""
-    return (probability.double() - reference.double()).abs().flatten(2).mean(-1)
+    if probability.dtype == torch.bool:
+        return (probability ^ reference.bool()).flatten(2).double().mean(-1)
+    return (probability.double() - reference.double()).abs_().flatten(2).mean(-1)
 
 
 def emptiness(prediction: Tensor, reference: Tensor) -> Tensor:
@@ -52,34 +86,11 @@ def emptiness(prediction: Tensor, reference: Tensor) -> Tensor:
     return (referred == 0).long() + 2 * (predicted == 0).long()
 
 
-def measure_cases(probability: Tensor, reference: Tensor, *, protocol: Protocol) -> dict[str, Tensor]:
-    """All measures of a batch under a protocol, and ``empty_case`` by `emptiness`.
-
-    Args:
-        probability: (N, K, *spatial) float in [0, 1].
-        reference: (N, K, *spatial) in {0, 1}.
-        protocol: Threshold, empty-mask policy, hard or soft MAE.
-
-    Raises:
-        ValueError: The shapes differ, or a probability is NaN.
-    """
-    if probability.shape != reference.shape:
-        raise ValueError(f"prediction is {tuple(probability.shape)}, reference is {tuple(reference.shape)}")
-    if torch.isnan(probability).any():
-        raise ValueError("the prediction holds NaN; look at the training loss and the learning rate")
-    predicted, referred = probability >= protocol.threshold, reference > 0.5
-    return {
-        "dsc": dice(predicted, referred, empty=protocol.empty),
-        "iou": iou(predicted, referred, empty=protocol.empty),
-        "mae": mean_absolute_error(predicted if protocol.mae == "hard" else probability, referred),
-        "empty_case": emptiness(predicted, referred),
-    }
-
-
 def _counts(prediction: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels in both, in the prediction and in the reference, (N, K) each."""
     p, r = prediction.flatten(2), reference.flatten(2)
-    return (p & r).sum(-1), p.sum(-1), r.sum(-1)
+    both, predicted, referred = (mask.sum(-1, dtype=torch.int32).long() for mask in (p & r, p, r))
+    return both, predicted, referred
 
 
 def _ratio(numerator: Tensor, denominator: Tensor, empty: float) -> Tensor:

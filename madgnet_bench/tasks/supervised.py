@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from madgnet_bench.contracts import Context, Inferer, Prediction, SegmentationBa
 from madgnet_bench.errors import TrainingError
 from madgnet_bench.inference.whole_image import WholeImage
 from madgnet_bench.metrics.case_table import CaseMeasures
-from madgnet_bench.metrics.overlap import MEASURES
-from madgnet_bench.protocol import Protocol
-from madgnet_bench.records import EMPTY_CASES, CaseRow
+from madgnet_bench.metrics.measures import pool_curves
+from madgnet_bench.protocol import VALIDATION_MEASURES, Protocol
+from madgnet_bench.records import EMPTY_CASES, CaseRow, CaseTable
 from madgnet_bench.tasks.schedules import Schedule
 
 __all__ = ["SegmentationTask", "SupervisedTask"]
@@ -42,8 +42,8 @@ class SegmentationTask(LightningModule):
         seed: Seed of the random streams of training (dropout and the like), drawn from (seed, epoch, rank).
     """
 
-    test_rows: list[CaseRow]
-    """Rows of the last test, complete and sorted; on every process."""
+    test_table: CaseTable
+    """What the last test measured, complete; on every process."""
 
     def __init__(
         self,
@@ -62,10 +62,16 @@ class SegmentationTask(LightningModule):
         self.inferer = inferer or WholeImage()
         self.protocol = Protocol.parse(protocol)
         self.seed = seed
-        self.test_rows = []
+        self.test_table = CaseTable()
         self._optimizer = optimizer
         self._schedule = schedule
-        self._measures = CaseMeasures(self.protocol)
+        self._validation = CaseMeasures(self.protocol, measures=VALIDATION_MEASURES)
+        self._test = CaseMeasures(self.protocol, curves=True)
+
+    @property
+    def test_rows(self) -> Sequence[CaseRow]:
+        """Rows of the last test."""
+        return self.test_table.rows
 
     def context(self, batch: SegmentationBatch) -> Context | None:
         """What the network is told beside the image in training; a subclass adds prompts or domain labels."""
@@ -93,17 +99,18 @@ class SegmentationTask(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Empty the case table and let every process evaluate the same weights and statistics."""
-        self._measures.reset()
+        self._validation.reset()
         self._share_buffers()
 
     def on_test_epoch_start(self) -> None:
         """As before a validation."""
-        self.on_validation_epoch_start()
+        self._test.reset()
+        self._share_buffers()
 
     def validation_step(self, batch: SegmentationBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Prediction]:
         """Predict and measure one batch of a seen validation set."""
         prediction = self._infer(batch)
-        self._measure(prediction.probability, batch.mask, batch, dataset_index=dataloader_idx)
+        self._measure(self._validation, prediction.probability, batch, dataset_index=dataloader_idx)
         return {"prediction": prediction}
 
     def test_step(self, batch: SegmentationBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Prediction]:
@@ -112,7 +119,7 @@ class SegmentationTask(LightningModule):
         if self.protocol.size == "native":
             self._measure_native(prediction.probability, batch, dataset_index=dataloader_idx)
         else:
-            self._measure(prediction.probability, batch.mask, batch, dataset_index=dataloader_idx)
+            self._measure(self._test, prediction.probability, batch, dataset_index=dataloader_idx)
         return {"prediction": prediction}
 
     def predict_step(self, batch: SegmentationBatch, batch_idx: int, dataloader_idx: int = 0) -> Prediction:
@@ -121,20 +128,28 @@ class SegmentationTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean of each measure over all cases and targets of the seen validation sets."""
-        rows = self._measures.compute()
-        if not len(rows):
+        values = self._validation.compute().values
+        if not len(values):
             return
-        means = rows[:, 4:].mean(0)
-        for name, value in zip(MEASURES, means.tolist(), strict=True):
+        for name, value in zip(VALIDATION_MEASURES, values.mean(0).tolist(), strict=True):
             self.log(f"val/{name}", value, rank_zero_only=False, sync_dist=False)
 
     def on_test_epoch_end(self) -> None:
-        """Name the gathered rows by their manifests."""
+        """Name the gathered rows by their manifests, and make the measures that are no means over cases."""
+        table = self._test.compute()
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.test_rows = [
-            self._row(datamodule.test_sets[int(row[0])], datamodule.targets[int(row[2])], row)
-            for row in self._measures.compute().tolist()
+        rows = [
+            self._row(datamodule.test_sets[index[0]], datamodule.targets[index[2]], index, values)
+            for index, values in zip(table.places.tolist(), table.values.tolist(), strict=True)
         ]
+        places: dict[tuple[str, str, str], list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault((row.setting, row.dataset, row.target), []).append(place)
+        pooled = {
+            cell: pool_curves({name: curve[chosen] for name, curve in table.curves.items()}, protocol=self.protocol)
+            for cell, chosen in places.items()
+        }
+        self.test_table = CaseTable(rows, pooled, {name: curve.numpy() for name, curve in table.curves.items()})
 
     def _infer(self, batch: SegmentationBatch) -> Prediction:
         """Apply the inferer; with gradients where it adapts, since the trainer switches them off for every evaluation."""
@@ -143,10 +158,10 @@ class SegmentationTask(LightningModule):
         uncertainty = prediction.uncertainty
         return Prediction(prediction.probability.detach(), uncertainty if uncertainty is None else uncertainty.detach())
 
-    def _row(self, test_set: Any, target: str, row: list[float]) -> CaseRow:
+    def _row(self, test_set: Any, target: str, index: list[int], values: list[float]) -> CaseRow:
         """Turn one numeric row into a named one."""
         source = test_set.cases.source
-        case = source.manifest.cases[int(row[1])]
+        case = source.manifest.cases[index[1]]
         return CaseRow(
             case_id=case.case_id,
             group_id=case.group_id,
@@ -156,17 +171,20 @@ class SegmentationTask(LightningModule):
             setting=test_set.setting,
             target=target,
             protocol=str(self.protocol),
-            empty_case=EMPTY_CASES[int(row[3])],
-            measures=dict(zip(MEASURES, row[4:], strict=True)),
+            empty_case=EMPTY_CASES[index[3]],
+            measures=dict(zip(self._test.measures, values, strict=True)),
         )
 
-    def _measure(self, probability: Tensor, reference: Tensor, batch: SegmentationBatch, *, dataset_index: int) -> None:
-        self._measures.update(
+    def _measure(self, measures: CaseMeasures, probability: Tensor, batch: SegmentationBatch, *, dataset_index: int) -> None:
+        """Measure a batch at the network's size."""
+        sides = torch.tensor(batch.mask.shape[2:], device=batch.spacing.device)
+        measures.update(
             probability,
-            reference,
+            batch.mask,
             present=batch.target_present,
             case_index=batch.case_index,
             dataset_index=dataset_index,
+            spacing=batch.spacing * batch.original_size / sides,
         )
 
     def _measure_native(self, probability: Tensor, batch: SegmentationBatch, *, dataset_index: int) -> None:
@@ -176,12 +194,13 @@ class SegmentationTask(LightningModule):
             one = slice(position, position + 1)
             mask = torch.from_numpy(datamodule.native_mask(dataset_index, int(batch.case_index[position])))
             resized = F.interpolate(probability[one], size=mask.shape[1:], mode="bilinear", align_corners=False)
-            self._measures.update(
+            self._test.update(
                 resized.clamp(0, 1),
                 mask[None].to(resized.device),
                 present=batch.target_present[one],
                 case_index=batch.case_index[one],
                 dataset_index=dataset_index,
+                spacing=batch.spacing[one],
             )
 
     def _share_buffers(self) -> None:

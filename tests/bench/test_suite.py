@@ -140,7 +140,7 @@ def test_include_keeps_and_exclude_leaves_out(write: Write):
 def test_conditions_name_protocols_in_any_spelling(write: Write):
     text = (
         GRID
-        + "protocols: ['madgnet[size=352]', native]\nexclude: [{protocol: madgnet}, {protocol: 'native[mae=soft]', seed: 1}]\n"
+        + "protocols: ['madgnet[size=352]', native]\nexclude: [{protocol: madgnet}, {protocol: 'native[maps=soft]', seed: 1}]\n"
     )
     assert [job.name for job in Suite.read(write(text)).jobs()] == [
         f"{network}/{data}/native/0" for network in "ab" for data in "xy"

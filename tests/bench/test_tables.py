@@ -208,7 +208,7 @@ def test_a_protocol_that_no_run_holds_or_that_does_not_exist() -> None:
 
 
 def test_an_unknown_measure_or_no_run() -> None:
-    with pytest.raises(ConfigError, match="valid: dsc, iou, mae"):
+    with pytest.raises(ConfigError, match="valid: dsc, iou, miou"):
         build_tables([run()], "accuracy")
     with pytest.raises(RunError, match="no finished run"):
         build_tables([])

@@ -12,9 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from benchmarks.speed.reference_madgnet import ReferenceMADGNet
 from madgnet_bench.cli import main
+from madgnet_bench.metrics.calibration import calibration_error
+from madgnet_bench.networks.encoders import timm_encoder
+from madgnet_bench.networks.madgnet import MADGNet
+from madgnet_bench.protocol import Protocol
 from madgnet_bench.records import RunFolder, find_runs, summarize
 
 CONFIG = """
@@ -58,8 +64,8 @@ def done(config, tmp_path_factory) -> RunFolder:
 def test_fit_leaves_a_complete_run_folder(done):
     assert done.state == "done"
     names = {path.name for path in done.path.iterdir()}
-    expected = {"config.yaml", "environment.json", "manifests", "history.csv", "checkpoints", "cases.csv", "predictions"}
-    assert names == expected | {"result.json", "log.txt"}
+    expected = {"config.yaml", "environment.json", "manifests", "history.csv", "checkpoints", "cases.csv", "curves.npz"}
+    assert names == expected | {"predictions", "result.json", "log.txt"}
     assert {path.name for path in done.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
     assert [row["epoch"] for row in done.read_history()] == [0, 1, 2]
     assert "epoch 3/3" in (done.path / "log.txt").read_text()
@@ -75,7 +81,12 @@ def test_the_result_tells_what_made_it(done):
     assert result["checkpoint"]["rule"] == "best"
     best = max(done.read_history(), key=lambda row: row["val/dsc"])
     assert result["checkpoint"]["value"] == best["val/dsc"]
-    assert result["cells"] == summarize(done.read_cases())
+    for cell, from_cases in zip(result["cells"], summarize(done.read_cases()), strict=True):
+        pooled = {name: cell["measures"].pop(name) for name in Protocol.parse(cell["protocol"]).pooled_measures}
+        assert cell == from_cases
+        chosen = [(row.dataset, row.target) == (cell["dataset"], cell["target"]) for row in done.read_cases()]
+        counts = done.read_curves()["calibration"][chosen]
+        assert pooled == {"ece": calibration_error(torch.from_numpy(counts.sum(0))).item()}
     assert set(result["manifests"]) == {"phantom_fundus", "phantom_fundus/shift0.5"}
 
 
@@ -284,3 +295,113 @@ def test_pretrained_weights_that_cannot_be_had_end_in_one_sentence(config, tmp_p
     shown = capsys.readouterr().err.strip()
     assert len(shown.splitlines()) == 1
     assert "set pretrained: false" in shown
+
+
+MADGNET = {"encoder": "test_resnet", "scales": 1, "frequencies": 1, "supervision": "multi_task"}
+ARGUMENT = "--model.init_args.network.init_args"
+
+
+@pytest.fixture(scope="module")
+def madgnet_config(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "madgnet.yaml"
+    shorter = CONFIG.replace("max_epochs: 3", "max_epochs: 1").replace("cases: 40", "cases: 10")
+    network = json.dumps({"class_path": "MADGNet", "init_args": MADGNET})
+    path.write_text(shorter.replace("{class_path: UNet, init_args: {widths: [8, 16, 32]}}", network))
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    features, channels = timm_encoder("test_resnet")
+    torch.save(features.state_dict(), folder / "encoder.pth")
+    released = ReferenceMADGNet(features, channels, num_classes=2, scales=1, frequencies=1)
+    torch.save({"model_state_dict": released.state_dict()}, folder / "released.pth")
+    return {"checkpoint": folder / "released.pth", "encoder_checkpoint": folder / "encoder.pth"}
+
+
+@pytest.fixture
+def no_downloads(monkeypatch):
+    monkeypatch.setattr("madgnet_bench.networks.encoders._with_weights", lambda *_: pytest.fail("looked for other weights"))
+
+
+def test_released_weights_are_tested_and_predict_without_a_run(madgnet_config, weights, no_downloads, tmp_path, capsys):
+    released = [f"{ARGUMENT}.checkpoint", str(weights["checkpoint"]), f"{ARGUMENT}.pretrained", "true"]
+    assert main(["test", "--config", str(madgnet_config), *released]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "MADGNet test_resnet released-weights S1 K1 multi-task"
+    assert any(line.startswith("unseen") for line in shown)
+    (tmp_path / "images").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images" / "one.png")
+    folders = ["--images", str(tmp_path / "images"), "--output", str(tmp_path / "out")]
+    assert main(["predict", "--config", str(madgnet_config), *released, *folders]) == 0
+    network = MADGNet(2, checkpoint=weights["checkpoint"], **MADGNET).eval()
+    with torch.no_grad():
+        logits = network(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255).logits[0]
+    sure = logits.abs().numpy() > 1e-4
+    for target, expected, counted in zip(("disc", "cup"), logits.numpy() >= 0, sure, strict=True):
+        mask = np.asarray(Image.open(tmp_path / "out" / "masks" / target / "one.png")) > 0
+        assert (mask == expected)[counted].all()
+        assert counted.mean() > 0.9
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_a_network_without_trained_weights_is_refused_before_it_is_built(
+    command, madgnet_config, weights, no_downloads, tmp_path, capsys
+):
+    extra = ["--images", str(tmp_path)] if command == "predict" else []
+    encoder = [f"{ARGUMENT}.encoder_checkpoint", str(weights["encoder_checkpoint"]), f"{ARGUMENT}.pretrained", "true"]
+    assert main([command, "--config", str(madgnet_config), *encoder, *extra]) == 2
+    assert "no trained network: name a run folder" in capsys.readouterr().err
+
+
+def test_what_is_no_checkpoint_of_a_run_is_refused(madgnet_config, weights, tmp_path, capsys):
+    (tmp_path / "page.ckpt").write_text("<!DOCTYPE html>")
+    for path, message in (
+        (weights["checkpoint"], f"Released weights are not named with --ckpt_path but with {ARGUMENT}.checkpoint"),
+        (tmp_path / "page.ckpt", "not a checkpoint of a run, or damaged"),
+        (tmp_path / "absent.ckpt", "no such checkpoint"),
+    ):
+        assert main(["test", "--config", str(madgnet_config), "--ckpt_path", str(path)]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argument", ["checkpoint", "encoder_checkpoint"])
+def test_a_run_outlives_the_file_that_it_started_from(argument, madgnet_config, weights, tmp_path, capsys, request):
+    file, elsewhere = tmp_path / "first.pth", tmp_path / "second.pth"
+    for path in (file, elsewhere):
+        shutil.copy(weights[argument], path)
+    fit = ["fit", "--config", str(madgnet_config), "--run.root", str(tmp_path / "runs"), "--run.predictions", "none"]
+    assert main([*fit, f"{ARGUMENT}.{argument}", str(file)]) == 0
+    (run,) = find_runs(tmp_path / "runs")
+    assert main([*fit, f"{ARGUMENT}.{argument}", str(elsewhere)]) == 0
+    assert f"{run.path}: already done" in capsys.readouterr().out  # the same content elsewhere is the same run
+    before, cases = run.read_result(), run.cases_file.read_bytes()
+    word = {"checkpoint": "released-weights", "encoder_checkpoint": "pretrained"}[argument]
+    assert before["network"] == f"MADGNet test_resnet {word} S1 K1 multi-task"
+    assert f"{argument}: sha256 " in run.config_file.read_text()
+    file.unlink()
+    elsewhere.unlink()
+    request.getfixturevalue("no_downloads")
+    assert main(["test", str(run.path)]) == 0
+    assert run.cases_file.read_bytes() == cases
+    assert run.read_result()["network"] == before["network"]
+
+
+def test_a_checkpoint_names_its_network_but_for_those_of_earlier_versions(madgnet_config, weights, tmp_path, capsys):
+    file = tmp_path / "weights.pth"
+    shutil.copy(weights["checkpoint"], file)
+    configured = ["--config", str(madgnet_config), f"{ARGUMENT}.checkpoint", str(file)]
+    assert main(["fit", *configured, "--run.root", str(tmp_path / "runs"), "--run.predictions", "none"]) == 0
+    (run,) = find_runs(tmp_path / "runs")
+    file.unlink()
+    best = run.checkpoints / "best.ckpt"
+    capsys.readouterr()
+    assert main(["validate", *configured, "--ckpt_path", str(best)]) == 0
+    state = torch.load(best, weights_only=True)
+    assert state["callbacks"].pop("NetworkLabel") == {"label": run.read_result()["network"]}
+    torch.save(state, best)
+    assert main(["validate", *configured, "--ckpt_path", str(best)]) == 2
+    assert f"{file}: no such file" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from madgnet_bench.data.seen_unseen import SeenUnseenDataModule
 from madgnet_bench.errors import ConfigError
 from madgnet_bench.losses.multi_task import MultiTaskLoss
 from madgnet_bench.losses.region import DiceBCELoss, StructureLoss
+from madgnet_bench.losses.targets import distance_map
 from madgnet_bench.networks.madgnet import MADGNet
 from madgnet_bench.tasks.schedules import Cosine
 
@@ -143,6 +144,17 @@ def test_the_boundary_threshold_widens_the_boundary() -> None:
     narrow, wide = (MultiTaskLoss(boundary_threshold=t)(sure, batch_of(mask)) for t in (0.5, 0.1))
     assert wide["boundary_1"] < narrow["boundary_1"]
     assert wide["distance_1"] == narrow["distance_1"]
+
+
+def test_without_activation_the_target_itself_costs_nothing() -> None:
+    output, mask = example(2, 1, 40, 36)
+    perfect = SegmentationOutput(output.logits, tuple(maps | {"distance": distance_map(mask)} for maps in output.auxiliary))
+    costs = {
+        activation: MultiTaskLoss(distance_activation=activation)(perfect, batch_of(mask))["distance_4"].item()
+        for activation in ("identity", "sigmoid")
+    }
+    assert costs["identity"] == 0
+    assert costs["sigmoid"] > 0.1
 
 
 def test_region_alone_needs_no_other_map() -> None:

@@ -19,9 +19,9 @@ from madgnet_bench.data.seen_unseen import SeenUnseenDataModule
 from madgnet_bench.data.transforms import FlipRotate, resize_image
 from madgnet_bench.errors import TrainingError
 from madgnet_bench.losses.region import DiceBCELoss
-from madgnet_bench.metrics.overlap import measure_cases
+from madgnet_bench.metrics.measures import measure_cases
 from madgnet_bench.networks.unet import UNet
-from madgnet_bench.protocol import Protocol
+from madgnet_bench.protocol import VALIDATION_MEASURES, Protocol
 from madgnet_bench.records import RunFolder
 from madgnet_bench.tasks.schedules import Cosine
 from madgnet_bench.tasks.supervised import SupervisedTask, freeze_eval
@@ -310,7 +310,7 @@ def test_rows_are_complete_sorted_and_named():
     seen = [Boxes("z", targets=("disc", "cup")), Boxes("b", targets=("cup",), splits="ttvee")]
     unseen = [Boxes("y", targets=("cup",), splits="tve"), Boxes("a", targets=("disc",), splits="ee")]
     data, task = module(seen, unseen), tiny_task(TinyNetwork(2))
-    assert task.test_rows == []
+    assert not task.test_rows
     for _ in range(2):  # a second test replaces the first
         quiet_trainer().test(task, datamodule=data, verbose=False)
         found = [(row.setting, row.dataset, row.case_id, row.target) for row in task.test_rows]
@@ -322,8 +322,8 @@ def test_rows_are_complete_sorted_and_named():
         ]
     row = task.test_rows[0]
     assert (row.group_id, row.modality, row.domain, row.protocol) == ("g8", "ultrasound", "near", "madgnet[size=16]")
-    assert tuple(row.measures) == ("dsc", "iou", "mae")
-    assert all(0 <= value <= 1 for row in task.test_rows for value in row.measures.values())
+    assert tuple(row.measures) == task.protocol.measures
+    assert all(0 <= row.measures[name] <= 1 for row in task.test_rows for name in VALIDATION_MEASURES)
 
 
 @pytest.mark.parametrize("eval_batch_size", [1, 3])
@@ -365,7 +365,8 @@ def test_native_measures_are_taken_at_the_references_size():
     # The left 8 of 16 columns become 20 of 40, with 0.7 and 0.3 in columns 19 and 20; soft errors: 0.3 + 0.7 + 8 columns.
     for row in task.test_rows:
         assert row.protocol == "native"
-        assert row.measures == pytest.approx({"dsc": 40 / 49, "iou": 20 / 29, "mae": 9 / 40}, abs=1e-6)
+        expected = {"dsc": 40 / 49, "iou": 20 / 29, "mae": 9 / 40}
+        assert {name: row.measures[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
 def test_native_measures_of_any_prediction():
@@ -382,7 +383,7 @@ def test_native_measures_of_any_prediction():
         large = interpolate(probability, size=(37, 23), mode="bilinear", align_corners=False)
         values = measure_cases(large, torch.from_numpy(source.read_mask(case))[None], protocol=Protocol.parse("native"))
         for index, target in enumerate(("a", "b")):
-            expected = {name: values[name][0, index].item() for name in ("dsc", "iou", "mae")}
+            expected = {name: values[name][0, index].item() for name in task.protocol.measures}
             assert rows[case.case_id, target] == pytest.approx(expected, abs=1e-6)
 
 

@@ -35,7 +35,7 @@ SIZES = {"tiny": 16, "unet": 16, "madgnet": 32}
 
 
 def protocol_for(name):
-    return f"madgnet[size={SIZES[name]},mae=soft]"  # a soft error shows every bit of a prediction
+    return f"madgnet[size={SIZES[name]},maps=soft]"  # a soft error shows every bit of a prediction
 
 
 def data_for(name):

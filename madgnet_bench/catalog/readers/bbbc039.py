@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from madgnet_bench.catalog.cards import DataCard
+from madgnet_bench.catalog.cards import DataCard, Link
 from madgnet_bench.catalog.images import read_image_file, read_mask_file
 from madgnet_bench.catalog.readers.base import TEST_ONLY, Listing, Reader, paired_entries
 
@@ -35,6 +35,18 @@ class Bbbc039(Reader):
             "43 of the 200 images are also in dsb2018, among its 696 x 520 images.",
             "Images are shown in the fixed window 110 to 1500, so that brightness stays comparable between them.",
             "The group is the well of the plate.",
+        ),
+        links=(
+            Link(
+                url="https://data.broadinstitute.org/bbbc/BBBC039/images.zip",
+                file="images.zip",
+                sha256="6f30a5d4fe38c928ded972704f085975f8dc0d65d9aa366df00e5a9d449fddd7",
+            ),
+            Link(
+                url="https://data.broadinstitute.org/bbbc/BBBC039/masks.zip",
+                file="masks.zip",
+                sha256="f9e6043d8ca56344a4886f96a700d804d6ee982f31e2b2cd3194af2a053c2710",
+            ),
         ),
     )
     test_only = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from madgnet_bench.catalog.cards import DataCard
+from madgnet_bench.catalog.cards import DataCard, Link
 from madgnet_bench.catalog.listing import files_by_stem
 from madgnet_bench.catalog.readers.base import SPLIT_BY_GROUP, Entry, Listing, Reader
 from madgnet_bench.errors import Problem
@@ -36,6 +36,13 @@ class Busi(Reader):
             "The 133 images of the class normal have no lesion and are not read.",
             "Patients are not named and near-duplicates are known, so a random split may leak: every image is its own group.",
             "Some images carry callipers and text.",
+        ),
+        links=(
+            Link(
+                url="https://scholar.cu.edu.eg/Dataset_BUSI.zip",
+                file="Dataset_BUSI.zip",
+                sha256="b2ce09f6063a31a73f628b6a6ee1245187cbaec225e93e563735691d68654de7",
+            ),
         ),
     )
 

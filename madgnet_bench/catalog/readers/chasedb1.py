@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from madgnet_bench.catalog.cards import DataCard
+from madgnet_bench.catalog.cards import DataCard, Link
 from madgnet_bench.catalog.listing import files_by_stem, unmatched
 from madgnet_bench.catalog.readers.base import SPLIT_BY_GROUP, Entry, Listing, Reader
 
@@ -32,6 +32,12 @@ class Chasedb1(Reader):
         traps=(
             "Two observers: _1stHO is the usual reference and the one read here.",
             "14 children, two eyes each: a random split by image would separate the eyes of a child.",
+        ),
+        links=(
+            Link(
+                url="https://researchdata.kingston.ac.uk/96/1/CHASEDB1.zip",
+                file="CHASEDB1.zip",
+            ),
         ),
     )
 

@@ -13,7 +13,7 @@ from madgnet_bench.catalog.cards import DataCard
 from madgnet_bench.catalog.datasets import FileProblem
 from madgnet_bench.catalog.images import JPEG_THRESHOLD, read_image_file, read_mask_file, split_part, stretch
 from madgnet_bench.catalog.manifest import Split
-from madgnet_bench.catalog.readers.base import SPLIT_BY_GROUP, Entry, Listing, Reader, paired_entries
+from madgnet_bench.catalog.readers.base import Entry, Listing, Reader, paired_entries
 from madgnet_bench.catalog.readers.places import find_place
 from madgnet_bench.catalog.volumes import check_labels, find_volume, read_header, read_slice
 from madgnet_bench.errors import Problem
@@ -45,8 +45,7 @@ class Covid19One(Reader):
         layout="train/{images,masks} and test/{images,masks}, or COVID-19_Lung_Infection_train/ and _test/ likewise; "
         "<volume>_<slice>.jpg with .png masks. Else, of medicalsegmentation.com, tr_im.nii.gz with tr_mask.nii.gz, and rp_im/ "
         "with rp_msk/. A subset is fine.",
-        split_rule="Official: the folders train (894) and test (383) of the release; there is no validation set. "
-        + SPLIT_BY_GROUP,
+        split_rule="Official: the folders train (894) and test (383) of the release; there is no validation set.",
         traps=(
             "The official split divides by slice: all 20 volumes of the test part are also in training, 354 of its 383 slices.",
             "The first part of a name is the volume: 001 is not 1, and 7_tiny is no slice of volume 7 but one of 100 single "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from madgnet_bench.catalog.cards import DataCard
+from madgnet_bench.catalog.cards import DataCard, Link
 from madgnet_bench.catalog.datasets import FileProblem
 from madgnet_bench.catalog.images import read_image_file
 from madgnet_bench.catalog.readers.base import SPLIT_BY_GROUP, Entry, Listing, Reader
@@ -43,6 +43,12 @@ class Dsb2018(Reader):
             "when bbbc039 is the unseen set.",
             "Domains are not official: they come from domains.csv, or from the colours of the image where it names none.",
             "The patient or slide of an image is not known, so every image is its own group.",
+        ),
+        links=(
+            Link(
+                url="https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip",
+                file="stage1_train.zip",
+            ),
         ),
     )
 

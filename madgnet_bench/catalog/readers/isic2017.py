@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from madgnet_bench.catalog.cards import DataCard
+from madgnet_bench.catalog.cards import DataCard, Link
 from madgnet_bench.catalog.manifest import Split
 from madgnet_bench.catalog.readers.base import Listing, Reader, paired_entries
 from madgnet_bench.catalog.readers.places import find_place
@@ -13,6 +13,7 @@ from madgnet_bench.catalog.readers.places import find_place
 __all__ = ["Isic2017"]
 
 _PARTS: tuple[tuple[str, Split], ...] = (("Training", "train"), ("Validation", "val"), ("Test_v2", "test"))
+_BUCKET = "https://isic-challenge-data.s3.amazonaws.com/2017"
 
 
 class Isic2017(Reader):
@@ -35,6 +36,11 @@ class Isic2017(Reader):
             "ISIC 2016, 2017 and 2018 share images: audit before this is the unseen set of a network trained on another.",
             "The patient of an image is not known, so every image is its own group.",
             "Files differ in size, up to several thousand pixels a side.",
+        ),
+        links=tuple(
+            Link(url=f"{_BUCKET}/ISIC-2017_{part}_{kind}.zip", file=f"ISIC-2017_{part}_{kind}.zip")
+            for part, _ in _PARTS
+            for kind in ("Data", "Part1_GroundTruth")
         ),
     )
 

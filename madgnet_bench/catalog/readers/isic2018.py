@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from madgnet_bench.catalog.cards import DataCard
+from madgnet_bench.catalog.cards import DataCard, Link
 from madgnet_bench.catalog.manifest import Split
-from madgnet_bench.catalog.readers.base import SPLIT_BY_GROUP, Listing, Reader, paired_entries
+from madgnet_bench.catalog.readers.base import Listing, Reader, paired_entries
 from madgnet_bench.catalog.readers.places import find_place
 
 __all__ = ["Isic2018"]
@@ -31,12 +31,24 @@ class Isic2018(Reader):
         layout="ISIC2018_Task1-2_Training_Input/<id>.jpg and ISIC2018_Task1_Training_GroundTruth/<id>_segmentation.png; "
         "the folders of Validation (100) and Test (1000) are read where present. A subset is fine.",
         split_rule="Official: the folders of the challenge are train, val and test. The MADGNet paper divides the 2,594 "
-        "training images again by its own lists: 2,077, 257 and 260. " + SPLIT_BY_GROUP,
+        "training images again by its own lists: 2,077, 257 and 260.",
         traps=(
             "Papers differ: some test on images of the training part (260 in MADGNet), others on the official 1,000.",
             "ISIC 2016, 2017 and 2018 share images.",
             "The patient of an image is not known, so every image is its own group.",
             "In the lists of the MADGNet paper the column mask_path belongs to other images; new_mask_path is right.",
+        ),
+        links=(
+            Link(
+                url="https://isic-challenge-data.s3.amazonaws.com/2018/ISIC2018_Task1-2_Training_Input.zip",
+                file="ISIC2018_Task1-2_Training_Input.zip",
+                sha256="80f98572347a2d7a376227fa9eb2e4f7459d317cb619865b8b9910c81446675f",
+            ),
+            Link(
+                url="https://isic-challenge-data.s3.amazonaws.com/2018/ISIC2018_Task1_Training_GroundTruth.zip",
+                file="ISIC2018_Task1_Training_GroundTruth.zip",
+                sha256="99f8b2bb3c4d6af483362010715f7e7d5d122d9f6c02cac0e0d15bef77c7604c",
+            ),
         ),
     )
 

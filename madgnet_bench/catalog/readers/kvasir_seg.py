@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from madgnet_bench.catalog.cards import DataCard
+from madgnet_bench.catalog.cards import DataCard, Link
 from madgnet_bench.catalog.images import JPEG_THRESHOLD, read_mask_file
 from madgnet_bench.catalog.readers.base import SPLIT_BY_GROUP, TEST_ONLY, Listing, Reader, paired_entries
 
@@ -41,6 +41,14 @@ class KvasirSeg(Reader):
             "1000 images contain those of kvasir_seg_256 and must not be its test set.",
             _GROUP_TRAP,
         ),
+        links=(
+            Link(
+                url="https://datasets.simula.no/downloads/kvasir-seg.zip",
+                file="kvasir-seg.zip",
+                sha256="03b30e21d584e04facf49397a2576738fd626815771afbbf788f74a7153478f7",
+                bytes=46227172,
+            ),
+        ),
     )
     test_only = True
 
@@ -65,6 +73,7 @@ class KvasirSeg256(KvasirSeg):
         name="kvasir_seg_256",
         title="Kvasir-SEG without the images of kvasir_seg, at 256 x 256",
         expected_cases=900,
+        links=(),
         split_rule=SPLIT_BY_GROUP,
         traps=(_MASK_TRAP, "Resized by the copy, which changes the shape of polyps.", _GROUP_TRAP),
     )

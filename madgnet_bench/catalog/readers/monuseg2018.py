@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from madgnet_bench.catalog.cards import DataCard
 from madgnet_bench.catalog.datasets import FileProblem
 from madgnet_bench.catalog.manifest import Split
-from madgnet_bench.catalog.readers.base import SPLIT_BY_GROUP, Listing, Reader, paired_entries
+from madgnet_bench.catalog.readers.base import Listing, Reader, paired_entries
 from madgnet_bench.catalog.readers.places import find_place
 
 __all__ = ["Monuseg2018", "fill_outlines", "read_outlines"]
@@ -39,7 +39,7 @@ class Monuseg2018(Reader):
         expected_cases=51,
         layout=f"{_TRAINING}/{_IMAGES}/<name>.tif with {_TRAINING}/{_OUTLINES}/<name>.xml, and {_TEST}/<name>.tif with "
         "<name>.xml. A subset is fine.",
-        split_rule="Official: the training archive is train, the test archive is test. " + SPLIT_BY_GROUP,
+        split_rule="Official: the training archive is train, the test archive is test.",
         traps=(
             "The challenge trained on 30 images; today's training archive holds 37. The test set has 14.",
             "A pixel is nucleus where its centre lies inside an outline; tools that draw the border as well give masks that "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from madgnet_bench.catalog.cards import DataCard
 from madgnet_bench.catalog.images import JPEG_THRESHOLD, read_mask_file
 from madgnet_bench.catalog.manifest import Split
-from madgnet_bench.catalog.readers.base import SPLIT_BY_GROUP, Entry, Listing, Reader, paired_entries
+from madgnet_bench.catalog.readers.base import Entry, Listing, Reader, paired_entries
 from madgnet_bench.catalog.readers.places import find_place
 
 __all__ = ["TEST_DOMAINS", "PolypPranet", "polyp_case_id", "train_domain"]
@@ -54,7 +54,7 @@ class PolypPranet(Reader):
         layout="TrainDataset/{images,masks} (or image, mask) and TestDataset/<set>/{images,masks} with the sets CVC-ClinicDB, "
         "Kvasir, CVC-300, CVC-ColonDB and ETIS-LaribPolypDB; names match. A subset is fine.",
         split_rule="Official: TrainDataset (900 of kvasir, 550 of cvc_clinicdb) is train, TestDataset (62 cvc_clinicdb, "
-        "100 kvasir, 60 cvc_300, 380 cvc_colondb, 196 etis) is test; there is no validation set. " + SPLIT_BY_GROUP,
+        "100 kvasir, 60 cvc_300, 380 cvc_colondb, 196 etis) is test; there is no validation set.",
         traps=(
             "The official split divides CVC-ClinicDB by frame: its 62 test frames are of the sequences that are trained on. "
             "Sequences are groups here.",

@@ -1,0 +1,1 @@
+"""The audit of data sets: faults of masks, duplicates and near-duplicates, groups in several splits, pretraining sets."""
