@@ -77,6 +77,8 @@ UNIDENTIFYING_KEYS = (
     "trainer.profiler",
     "trainer.strategy",
     "trainer.use_distributed_sampler",
+    "data.init_args.cache",
+    "data.init_args.cache_gb",
     "data.init_args.eval_batch_size",
     "data.init_args.num_workers",
 )

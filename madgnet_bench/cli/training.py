@@ -24,7 +24,6 @@ from tqdm import tqdm
 from madgnet_bench import records
 from madgnet_bench.callbacks.gallery import MaskWriter, TestGallery
 from madgnet_bench.callbacks.history import History
-from madgnet_bench.catalog.datasets import check_datasets
 from madgnet_bench.cli.environment import describe_environment, describe_hardware, describe_package
 from madgnet_bench.cli.messages import condense, find_cause
 from madgnet_bench.cli.runs import arguments_of_run, split_arguments
@@ -142,8 +141,7 @@ class BenchCLI(LightningCLI):
         callbacks: list[Callback] = []
         if self.subcommand == "fit":
             if _is_first_process():
-                datasets = [*self.datamodule.seen, *self.datamodule.unseen]
-                check_datasets(datasets)
+                self.datamodule.check_files()
                 check_unseen(self.datamodule.seen, self.datamodule.unseen)
             self.folder = self._run_folder()
             if not self._trainer_option("fast_dev_run"):

@@ -1,30 +1,33 @@
-"""Torch data sets: a case becomes a batch of one."""
+"""Torch data sets, in which a case is a batch of one, and their loader."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from madgnet_bench.catalog.datasets import SegmentationDataset
 from madgnet_bench.contracts import SegmentationBatch
+from madgnet_bench.data.cache import DecodedCache, DecodedCase, decode_case
 from madgnet_bench.data.samplers import Draw, side_at_rate
-from madgnet_bench.data.transforms import Augmentation, resize_image, resize_mask
+from madgnet_bench.data.transforms import Augmentation, channels_first, resize_image, resize_mask
 
-__all__ = ["CaseDataset", "JoinedDataset"]
+__all__ = ["ByteCases", "CaseDataset", "CaseLoader", "JoinedDataset"]
 
 
 class CaseDataset(Dataset[SegmentationBatch]):
     """Some cases of one data set at one size.
 
-    Decoded and resized cases are kept in memory (uint8) up to a limit; augmentation comes after, from the random stream
-    (seed, epoch, case, repeat) of the draw, so that a resumed run sees what an undisturbed one does. A draw at another rate
-    than 1 is resized last, after augmentation, as in PraNet's multi-scale training (arXiv 2006.11392); unlike there, shrinking
-    antialiases and the mask follows ``mask_resampling``, so that it stays binary.
+    Decoded and resized cases (uint8) come from a cache on disk; those that it does not hold are kept in memory, up to a limit.
+    Augmentation comes after, from the random stream (seed, epoch, case, repeat) of the draw, so that a resumed run sees what
+    an undisturbed one does. A draw at another rate than 1 is resized last, after augmentation, as in PraNet's multi-scale
+    training (arXiv 2006.11392); unlike there, shrinking antialiases and the mask follows ``mask_resampling``, so that it stays
+    binary.
 
     Args:
         source: The data set.
@@ -35,7 +38,8 @@ class CaseDataset(Dataset[SegmentationBatch]):
         mask_resampling: A protocol's ``mask_resampling``.
         augmentation: Applied to draws (training) and never to plain positions (evaluation).
         seed: Seed of the experiment.
-        memory_mb: Megabytes of decoded cases to keep.
+        cache: The data set's cache of this size and mask resampling; None decodes anew in every process.
+        memory_mb: Megabytes of decoded cases to keep that are not in the cache.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class CaseDataset(Dataset[SegmentationBatch]):
         mask_resampling: Literal["bilinear", "nearest"] = "bilinear",
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        cache: DecodedCache | None = None,
         memory_mb: int = 1024,
     ) -> None:
         self.source = source
@@ -59,25 +64,30 @@ class CaseDataset(Dataset[SegmentationBatch]):
         self._resampling = mask_resampling
         self._augmentation = augmentation
         self._seed = seed
+        self._cache = cache
         self._room = memory_mb * 2**20
-        self._kept: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[int, ...]]] = {}
+        self._kept: dict[int, DecodedCase] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, draw: int | Draw) -> SegmentationBatch:
+        return _to_float(self.as_bytes(draw))
+
+    def as_bytes(self, draw: int | Draw) -> SegmentationBatch:
+        """One case as `CaseLoader` carries it: image uint8 in 0 .. 255, mask uint8 in {0, 1}."""
         position = draw.position if isinstance(draw, Draw) else draw
         row = self._rows[position]
         case = self.source.manifest.cases[row]
-        image, mask, original_size = self._decoded(position)
+        image, mask, original_size, _ = self._decoded(row)
+        mask = self._ordered(mask)
         if isinstance(draw, Draw):
             image, mask = self._varied(image, mask, row=row, draw=draw)
-        pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
         present = torch.tensor([[name in self.source.card.targets for name in self._targets]])
         spacing = self.source.spacing(case) or (1.0,) * len(original_size)
         return SegmentationBatch(
-            image=torch.from_numpy(pixels)[None].float() / 255,
-            mask=torch.from_numpy(np.ascontiguousarray(mask))[None].float(),
+            image=torch.from_numpy(channels_first(image))[None],
+            mask=torch.from_numpy(np.ascontiguousarray(mask))[None],
             target_present=present,
             domain_index=torch.tensor([self.domain_index]),
             case_index=torch.tensor([row]),
@@ -106,23 +116,21 @@ class CaseDataset(Dataset[SegmentationBatch]):
         height, width = (side_at_rate(side, draw.rate) for side in self._size)
         return resize_image(image, (height, width)), resize_mask(mask, (height, width), resampling=self._resampling)
 
-    def _decoded(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[int, ...]]:
-        """Decode and resize one case, or take it from memory."""
-        if position in self._kept:
-            return self._kept[position]
-        case = self.source.manifest.cases[self._rows[position]]
-        image = _to_uint8(self.source.read_image(case))
-        mask = self._ordered(self.source.read_mask(case))
-        original_size = mask.shape[1:]
-        entry = (
-            resize_image(image, self._size),
-            resize_mask(mask, self._size, resampling=self._resampling),
-            original_size,
-        )
-        weight = entry[0].nbytes + entry[1].nbytes
+    def _decoded(self, row: int) -> DecodedCase:
+        """One case at the size of the experiment: from memory, from the cache, or from its files."""
+        if row in self._kept:
+            return self._kept[row]
+        if self._cache is not None:
+            entry, stored = self._cache.read(row)
+            if stored:
+                return entry
+        else:
+            case = self.source.manifest.cases[row]
+            entry = decode_case(self.source, case, size=self._size, mask_resampling=self._resampling)
+        weight = entry.image.nbytes + entry.mask.nbytes
         if weight <= self._room:
             self._room -= weight
-            self._kept[position] = entry
+            self._kept[row] = entry
         return entry
 
     def _ordered(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -151,14 +159,50 @@ class JoinedDataset(Dataset[SegmentationBatch]):
         return len(self._places)
 
     def __getitem__(self, draw: int | Draw) -> SegmentationBatch:
+        return _to_float(self.as_bytes(draw))
+
+    def as_bytes(self, draw: int | Draw) -> SegmentationBatch:
+        """As `CaseDataset.as_bytes`."""
         part, position = self._places[draw.position if isinstance(draw, Draw) else draw]
-        return part[draw._replace(position=position) if isinstance(draw, Draw) else position]
+        return part.as_bytes(draw._replace(position=position) if isinstance(draw, Draw) else position)
 
 
-def _to_uint8(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Bring a float image in [0, 1] to 8 bits; pass an 8-bit image on."""
-    return (
-        np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
-        if image.dtype != np.uint8
-        else image.astype(np.uint8, copy=False)
-    )
+class ByteCases(Dataset[SegmentationBatch]):
+    """Cases with pixels as bytes, for `CaseLoader`.
+
+    Args:
+        cases: The cases.
+    """
+
+    def __init__(self, cases: CaseDataset | JoinedDataset) -> None:
+        self._cases = cases
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def __getitem__(self, draw: int | Draw) -> SegmentationBatch:
+        return self._cases.as_bytes(draw)
+
+
+class CaseLoader(DataLoader[SegmentationBatch]):
+    """A loader of `ByteCases` whose batches are float, as every batch is that leaves this package.
+
+    Worker processes send bytes, a quarter of the size: the way through shared memory would else cost more than reading and
+    augmenting a case. Where there is a GPU, the float batch lies in page-locked memory, for a faster transfer. Takes the
+    arguments of a torch loader, of which ``pin_memory`` is not needed.
+    """
+
+    def __iter__(self) -> Iterator[SegmentationBatch]:  # type: ignore[override]
+        pinned = torch.cuda.is_available()
+        return (_to_float(batch, pinned=pinned) for batch in super().__iter__())
+
+
+def _to_float(batch: SegmentationBatch, *, pinned: bool = False) -> SegmentationBatch:
+    """Turn bytes into the float image and mask of the contract."""
+    image, mask = (_new_float(tensor.shape, pinned=pinned) for tensor in (batch.image, batch.mask))
+    return replace(batch, image=torch.div(batch.image, 255, out=image), mask=mask.copy_(batch.mask))
+
+
+def _new_float(shape: torch.Size, *, pinned: bool) -> torch.Tensor:
+    """Memory for a float tensor, in the large pages that NumPy asks for: small ones take longer than the conversion."""
+    return torch.empty(shape, pin_memory=True) if pinned else torch.from_numpy(np.empty(shape, np.float32))

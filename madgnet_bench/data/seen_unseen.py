@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +13,10 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from madgnet_bench.catalog.datasets import SegmentationDataset
+from madgnet_bench.catalog.datasets import SegmentationDataset, check_datasets
 from madgnet_bench.contracts import SegmentationBatch
-from madgnet_bench.data.cases import CaseDataset, JoinedDataset
+from madgnet_bench.data.cache import DecodedCache, cache_root
+from madgnet_bench.data.cases import ByteCases, CaseDataset, CaseLoader, JoinedDataset
 from madgnet_bench.data.samplers import BatchPlan, PlannedBatchSampler, ShardSampler, ShuffledBatches, side_at_rate
 from madgnet_bench.data.transforms import Augmentation
 from madgnet_bench.errors import ConfigError
@@ -56,6 +58,10 @@ class SeenUnseenDataModule(LightningDataModule):
             multiples of 32, in this order; each time is an optimiser step. MADGNet's are 0.75, 1 and 1.25.
         eval_batch_size: Cases per batch and process in validation and test; no measure depends on it.
         num_workers: Worker processes per loader.
+        cache: Folder in which decoded and resized cases are kept for later epochs and runs (see `data.cache`); None takes the
+            environment variable ``MADGNET_BENCH_CACHE``, else ``madgnet_bench`` in the user's folder for caches. No result
+            depends on it.
+        cache_gb: Gigabytes (1e9 bytes) that all caches in that folder may fill together; 0 keeps nothing there.
         protocol: Text of the protocol.
         seed: Seed of order and augmentation. Splits have their own seed, so that it does not move them.
 
@@ -76,6 +82,8 @@ class SeenUnseenDataModule(LightningDataModule):
         rates: Sequence[float] = (1.0,),
         eval_batch_size: int = 8,
         num_workers: int = 0,
+        cache: str | None = None,
+        cache_gb: float = 20.0,
         protocol: str = "madgnet",
         seed: int = 0,
     ) -> None:
@@ -92,6 +100,7 @@ class SeenUnseenDataModule(LightningDataModule):
         self._rates = _checked_rates(rates, self.image_size)
         self._eval_batch_size = eval_batch_size
         self._num_workers = num_workers
+        self._caches = self._build_caches(cache_root(cache), cache_gb) if cache_gb > 0 else {}
         self._first_epoch = 0
         self._train: JoinedDataset | None = None
         self._val: list[TestSet] = []
@@ -111,6 +120,22 @@ class SeenUnseenDataModule(LightningDataModule):
     def val_sets(self) -> list[TestSet]:
         """The named validation loaders: one per seen data set that has validation cases."""
         return self._val
+
+    def check_files(self, *, step: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Make sure that every file of every data set can be used, and raise everything wrong with them in one table.
+
+        Files whose cases the cache holds were found in order when they were stored, and have not changed since: they are not
+        decoded again. All others are, and are stored.
+
+        Args:
+            step: Called with how many of the cases that a cache lacks are done, and how many there are, by data set.
+
+        Raises:
+            DataErrors: With one row per problem, over all the sets.
+        """
+        sources = [*self.seen, *self.unseen]
+        in_order = {name for name, cache in self._caches.items() if cache.fill(step=step)}
+        check_datasets(source for source in sources if source.name not in in_order)
 
     def setup(self, stage: str) -> None:
         """List the cases that the stage needs; decoding happens later, case by case.
@@ -165,7 +190,7 @@ class SeenUnseenDataModule(LightningDataModule):
             self._batches, self._train.domains, seed=self.seed, rank=rank, world_size=world_size, rates=self._rates
         )
         sampler.set_epoch(self._first_epoch)
-        return DataLoader(self._train, batch_sampler=sampler, **self._loading())
+        return CaseLoader(ByteCases(self._train), batch_sampler=sampler, **self._loading())
 
     def val_dataloader(self) -> list[DataLoader[SegmentationBatch]]:
         """One loader per seen data set that has validation cases."""
@@ -194,7 +219,17 @@ class SeenUnseenDataModule(LightningDataModule):
             mask_resampling=self.protocol.mask_resampling,
             augmentation=augmentation,
             seed=self.seed,
+            cache=self._caches.get(source.name),
         )
+
+    def _build_caches(self, root: Path, limit_gb: float) -> dict[str, DecodedCache]:
+        """The cache of every data set, by its name."""
+        return {
+            source.name: DecodedCache(
+                source, root, size=self.image_size, mask_resampling=self.protocol.mask_resampling, limit_gb=limit_gb
+            )
+            for source in (*self.seen, *self.unseen)
+        }
 
     def _evaluation(self, test_sets: Sequence[TestSet]) -> list[DataLoader[SegmentationBatch]]:
         """This process's part of every set.
@@ -209,8 +244,8 @@ class SeenUnseenDataModule(LightningDataModule):
                 f"the largest evaluation set has {largest} cases for {world_size} processes; use at most {largest} devices."
             )
         return [
-            DataLoader(
-                test_set.cases,
+            CaseLoader(
+                ByteCases(test_set.cases),
                 batch_size=self._eval_batch_size,
                 sampler=ShardSampler(len(test_set.cases), rank=rank, world_size=world_size),
                 **self._loading(),
@@ -227,7 +262,6 @@ class SeenUnseenDataModule(LightningDataModule):
             "collate_fn": SegmentationBatch.collate,
             "num_workers": self._num_workers,
             "persistent_workers": self._num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
             "generator": torch.Generator().manual_seed(self.seed),  # else the number of workers would move the global stream
         }
 

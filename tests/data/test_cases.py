@@ -5,11 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from standins import Boxes
 from torch.utils.data import DataLoader
 
+from madgnet_bench.catalog.folder import FolderDataset
 from madgnet_bench.contracts import SegmentationBatch
-from madgnet_bench.data.cases import CaseDataset, JoinedDataset
+from madgnet_bench.data.cache import DecodedCache
+from madgnet_bench.data.cases import ByteCases, CaseDataset, CaseLoader, JoinedDataset
 from madgnet_bench.data.samplers import Draw, PlannedBatchSampler, ShuffledBatches
 from madgnet_bench.data.transforms import Augmentation, FlipRotate
 
@@ -164,6 +167,43 @@ def test_memory_is_bounded():
     assert len(data._kept) == 2
 
 
+def test_a_cache_changes_no_value_and_saves_reading(tmp_path, monkeypatch):
+    draw = np.random.default_rng(0)
+    for name, shape in (("images", (30, 40, 3)), ("masks", (30, 40))):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(5):
+            pixels = draw.integers(0, 256, shape, dtype=np.uint8)
+            Image.fromarray(pixels if name == "images" else (pixels > 99) * np.uint8(255)).save(
+                tmp_path / "set" / name / f"{number}.png"
+            )
+    source = FolderDataset(str(tmp_path / "set"))
+    options = {
+        "size": 64,
+        "targets": ("other", "lesion"),
+        "augmentation": FlipRotate(),
+        "seed": 2,
+        "mask_resampling": "nearest",
+    }
+    draws = [1, Draw(0, 0), Draw(1, 3), Draw(2, 1, 1), Draw(1, 1, rate=0.5), Draw(3, 2, rate=1.25)]
+    plain = [cases(source, **options)[draw] for draw in draws]
+    cache = DecodedCache(source, tmp_path / "cache", size=64, mask_resampling="nearest")
+    cold, warm = (cases(source, cache=cache, **options) for _ in range(2))
+    for draw, item in zip(draws, plain, strict=True):
+        assert same(cold[draw], item)
+    monkeypatch.setattr(FolderDataset, "read_image", lambda self, case: pytest.fail("decoded again"))
+    for draw, item in zip(draws, plain, strict=True):
+        assert same(warm[draw], item)
+        warm[draw].image.zero_()  # its receiver's own
+        assert same(warm[draw], item)
+    assert warm._kept == {}  # the system keeps the pages of the file
+
+
+def test_what_a_cache_does_not_hold_is_kept_in_memory(tmp_path):
+    source = Boxes()  # without files
+    data = cases(source, cache=DecodedCache(source, tmp_path / "cache", size=16))
+    assert same(data[1], cases(source)[1]) and list(data._kept) == [1]
+
+
 def test_what_is_returned_can_be_changed_freely():
     data = cases()
     before = data[0].image.clone()
@@ -200,3 +240,29 @@ def test_workers_yield_the_same_batches():
 
     pairs = list(zip(batches(0), batches(2), strict=True))
     assert len(pairs) == 4 and all(same(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_of_bytes_yields_the_float_batches_of_the_contract(workers):
+    parts = [cases(Boxes(channels=3), rows=range(6), augmentation=FlipRotate()), cases(Boxes("grey"), rows=[0, 1])]
+    data = JoinedDataset(parts)
+    assert len(ByteCases(data)) == 8 and ByteCases(data)[0].image.dtype == ByteCases(data)[0].mask.dtype == torch.uint8
+    sampler = PlannedBatchSampler(ShuffledBatches(3), data.domains, seed=1)
+    options = {"batch_sampler": sampler, "num_workers": workers, "collate_fn": SegmentationBatch.collate}
+    loader = CaseLoader(ByteCases(data), **options)
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        pairs = list(zip(loader, sampler, strict=True))
+        assert len(loader) == len(pairs) == 2
+        for batch, draws in pairs:
+            assert batch.image.dtype == batch.mask.dtype == torch.float32
+            assert same(batch, SegmentationBatch.collate([data[draw] for draw in draws]))
+
+
+def test_every_byte_becomes_its_255th():
+    class Levels(Boxes):
+        def read_image(self, case):
+            return np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+
+    image = cases(Levels(size=(16, 16)))[0].image
+    assert torch.equal(image.flatten(), torch.arange(256).float() / 255)

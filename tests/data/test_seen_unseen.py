@@ -3,9 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from standins import Boxes, TinyNetwork, quiet_trainer, tiny_task
 
+from madgnet_bench.catalog.folder import FolderDataset
 from madgnet_bench.catalog.phantoms import PhantomDataset
+from madgnet_bench.data.cache import DecodedCache
 from madgnet_bench.data.samplers import DomainBatches, PlannedBatchSampler, ShuffledBatches
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule, check_unseen
 from madgnet_bench.data.transforms import FlipRotate
@@ -239,6 +242,77 @@ def test_fewer_evaluation_cases_than_processes_are_refused(monkeypatch):
     with pytest.raises(ConfigError, match="the largest evaluation set has 1 cases for 2 processes"):
         data.val_dataloader()
     assert [ids(loader) for loader in data.test_dataloader()] == [[], ["c01"]]
+
+
+def folder_of(path, *, cases=12, seed=0):
+    draw = np.random.default_rng(seed)
+    for name in ("images", "masks"):
+        (path / name).mkdir(parents=True)
+        for number in range(cases):
+            pixels = draw.integers(0, 256, (20, 24), dtype=np.uint8)
+            Image.fromarray(pixels if name == "images" else (pixels > 150) * np.uint8(255)).save(path / name / f"{number}.png")
+    return FolderDataset(str(path), modality="ultrasound")
+
+
+def pixels_of(data):
+    data.setup("fit")
+    data.setup("test")
+    loaders = [data.train_dataloader(), *data.val_dataloader(), *data.test_dataloader()]
+    return [(batch.case_id, batch.image, batch.mask) for loader in loaders for batch in loader]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_do_not_depend_on_the_cache(tmp_path, workers):
+    near, far = folder_of(tmp_path / "near"), folder_of(tmp_path / "far", cases=5, seed=1)
+    options = {"rates": (0.5, 1), "protocol": "madgnet[size=64]", "augmentation": FlipRotate(), "num_workers": workers}
+    folder = tmp_path / "cache"
+    plain = pixels_of(module([near], [far], cache=str(folder), cache_gb=0, **options))
+    assert not folder.exists()
+    for _ in range(2):  # cold and warm
+        cached = pixels_of(module([near], [far], cache=str(folder), **options))
+        for (ids_1, *tensors_1), (ids_2, *tensors_2) in zip(plain, cached, strict=True):
+            assert ids_1 == ids_2 and all(torch.equal(a, b) for a, b in zip(tensors_1, tensors_2, strict=True))
+    assert len(list(folder.glob("*/cases.bin"))) == 2
+
+
+def test_a_fit_caches_no_test_case(tmp_path):
+    near, far = folder_of(tmp_path / "near"), folder_of(tmp_path / "far")
+    data = module([near], [far], cache=str(tmp_path / "cache"))
+    quiet_trainer().fit(tiny_task(), datamodule=data)
+    cache = DecodedCache(near, tmp_path / "cache", size=16)
+    held = {case.split for row, case in enumerate(near.manifest) if cache.holds(row)}
+    assert held == {"train", "val"}
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_files_are_checked_once(tmp_path, monkeypatch):
+    near, far = folder_of(tmp_path / "near"), folder_of(tmp_path / "far", cases=5)
+    steps = []
+    data = module([near], [far, Boxes("boxes")], cache=str(tmp_path / "cache"))
+    data.check_files(step=lambda done, total: steps.append((done, total)))
+    assert steps[11] == (12, 12) and steps[-1] == (5, 5)
+    monkeypatch.setattr(FolderDataset, "read_image", lambda self, case: pytest.fail(f"{case.case_id} was decoded again"))
+    module([near], [far], cache=str(tmp_path / "cache")).check_files(step=lambda done, total: pytest.fail("decoded again"))
+
+
+@pytest.mark.parametrize("gigabytes", [0, 1e-6, 20])
+def test_everything_wrong_with_the_files_is_told_at_once(tmp_path, gigabytes):
+    near, far, third = (folder_of(tmp_path / name, cases=5) for name in ("near", "far", "third"))
+    data = module([near], [far, third], cache=str(tmp_path / "cache"), cache_gb=gigabytes)
+    data.check_files()
+    Image.fromarray(np.full((20, 24), 77, np.uint8)).save(tmp_path / "near" / "masks" / "0.png")
+    Image.fromarray(np.zeros((20, 25), np.uint8)).save(tmp_path / "near" / "masks" / "1.png")
+    (tmp_path / "far" / "images" / "3.png").write_bytes(b"")
+    (tmp_path / "far" / "images" / "4.png").write_bytes(b"text")
+    data = module([near], [far, third], cache=str(tmp_path / "cache"), cache_gb=gigabytes)
+    with pytest.raises(DataErrors, match="near, far: 4 problems") as error:
+        data.check_files()
+    shown = str(error.value)
+    assert all(file in shown for file in ("near/masks/0.png", "near/masks/1.png", "far/images/3.png", "far/images/4.png"))
+    (tmp_path / "near" / "masks" / "2.png").unlink()  # found while listing
+    again = module([FolderDataset(str(tmp_path / "near"))], [far], cache=str(tmp_path / "cache"), cache_gb=gigabytes)
+    with pytest.raises(DataErrors, match=r"near/images/2\.png"):
+        again.check_files()
 
 
 def test_phantoms_of_all_modalities_go_through_one_module():

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from madgnet_bench.data.transforms import Augmentation, FlipRotate, resize_image, resize_mask
+from madgnet_bench.data.transforms import Augmentation, FlipRotate, channels_first, resize_image, resize_mask
 
 RANDOM = np.random.default_rng(0)
 
@@ -26,6 +27,22 @@ def test_images_keep_channels_and_mean(channels):
         assert resized.mean() == pytest.approx(image.mean(), abs=3)
     assert resize_image(image, (40, 30)) is image
     assert (resize_image(np.full((9, 7, channels), 77, np.uint8), (16, 5)) == 77).all()
+
+
+def test_colour_is_resized_channel_by_channel():
+    for size, target in (((40, 30), (64, 20)), ((11, 97), (31, 31)), ((200, 300), (35, 46))):
+        image = RANDOM.integers(0, 256, (*size, 3), dtype=np.uint8)
+        channels = [resize_image(np.ascontiguousarray(image[..., c : c + 1]), target) for c in range(3)]
+        assert np.array_equal(resize_image(image, target), np.concatenate(channels, axis=-1))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_channels_first_is_a_copy(channels):
+    image = RANDOM.integers(0, 256, (7, 9, channels), dtype=np.uint8)
+    for view in (image, image[::-1, ::2], image[1:, :, :channels]):
+        moved = channels_first(view)
+        assert np.array_equal(moved, view.transpose(2, 0, 1)) and moved.flags.c_contiguous
+        assert not np.shares_memory(moved, image)
 
 
 def test_shrinking_averages_and_does_not_drop_lines():
@@ -94,6 +111,18 @@ def test_a_seed_is_a_change():
         assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
         results.append(first[0].tobytes())
     assert len(set(results)) == 6
+
+
+def test_it_does_to_every_channel_what_albumentations_does_to_the_image():
+    for channels in (1, 3):
+        image, mask = RANDOM.integers(0, 256, (61, 50, channels), dtype=np.uint8), case(size=(61, 50))[1]
+        for seed in range(6):
+            change = FlipRotate()
+            turned, moved = change(image, mask, seed=seed)
+            change._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+            plain = change._compose(image=image, mask=np.ascontiguousarray(mask.transpose(1, 2, 0)))
+            assert np.array_equal(turned, plain["image"].reshape(image.shape))
+            assert np.array_equal(moved, plain["mask"].transpose(2, 0, 1))
 
 
 def test_flips_without_rotation_are_the_four_flips():
