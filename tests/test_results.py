@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from madgnet_bench.cli import main
-from madgnet_bench.records import find_runs, summarize
+from madgnet_bench.records import RunFolder, find_runs, summarize
 
 RESULTS = Path(__file__).parents[1] / "results"
 SUITES = sorted({run.path.parent for run in find_runs(RESULTS)})
@@ -34,4 +34,14 @@ def test_every_summary_is_that_of_its_cases(run):
 
 
 def test_no_image_is_committed():
-    assert {path.suffix for path in RESULTS.rglob("*") if path.is_file()} <= {".md", ".csv", ".json", ".yaml"}
+    files = [path for path in RESULTS.rglob("*") if path.is_file()]
+    plots = [path for path in files if path.suffix == ".png"]
+    assert {path.suffix for path in files} <= {".md", ".csv", ".json", ".yaml", ".png"}
+    assert all(path.name.startswith("curves_") and path.stat().st_size < 200_000 for path in plots)
+
+
+def test_every_term_of_the_multi_task_training_falls():
+    history = RunFolder(RESULTS / "real/nuclei/5f64b1883eab").read_history()
+    terms = [name for name in history[0] if name.startswith("train/")]
+    assert len(terms) == 1 + 4 * 4
+    assert all(history[-1][name] < 0.8 * history[0][name] for name in terms)
