@@ -92,7 +92,7 @@ PARAMETERS = {
 
 
 def test_every_configuration_is_found():
-    assert len(CONFIGS) == 11 + 1 + 6
+    assert len(CONFIGS) == 13 + 1 + 6
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")

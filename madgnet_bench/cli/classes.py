@@ -8,8 +8,9 @@ from madgnet_bench.catalog.datasets import SegmentationDataset
 from madgnet_bench.catalog.folder import FolderDataset
 from madgnet_bench.catalog.official import CatalogDataset
 from madgnet_bench.catalog.phantoms import PhantomDataset
+from madgnet_bench.catalog.single_target import SingleTarget
 from madgnet_bench.contracts import Inferer, SegmentationLoss, SegmentationNetwork
-from madgnet_bench.data.samplers import BatchPlan, DomainBatches, ShuffledBatches
+from madgnet_bench.data.samplers import BalancedBatches, BatchPlan, DomainBatches, ShuffledBatches
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule
 from madgnet_bench.data.transforms import Augmentation, FlipRotate
 from madgnet_bench.inference.whole_image import WholeImage
@@ -22,6 +23,7 @@ from madgnet_bench.tasks.schedules import Cosine, Schedule
 from madgnet_bench.tasks.supervised import SegmentationTask, SupervisedTask
 
 __all__ = [
+    "BalancedBatches",
     "CatalogDataset",
     "Cosine",
     "DiceBCELoss",
@@ -33,6 +35,7 @@ __all__ = [
     "PhantomDataset",
     "SeenUnseenDataModule",
     "ShuffledBatches",
+    "SingleTarget",
     "StructureLoss",
     "SupervisedTask",
     "UNet",
@@ -51,6 +54,7 @@ _BASES = {
     "region": SegmentationLoss,
     "schedule": Schedule,
     "seen": SegmentationDataset,
+    "source": SegmentationDataset,
     "unseen": SegmentationDataset,
 }
 

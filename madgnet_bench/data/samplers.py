@@ -11,7 +11,16 @@ from torch.utils.data import Sampler
 
 from madgnet_bench.errors import ConfigError
 
-__all__ = ["BatchPlan", "DomainBatches", "Draw", "PlannedBatchSampler", "ShardSampler", "ShuffledBatches", "side_at_rate"]
+__all__ = [
+    "BalancedBatches",
+    "BatchPlan",
+    "DomainBatches",
+    "Draw",
+    "PlannedBatchSampler",
+    "ShardSampler",
+    "ShuffledBatches",
+    "side_at_rate",
+]
 
 
 class Draw(NamedTuple):
@@ -79,6 +88,28 @@ class ShuffledBatches(BatchPlan):
         order = random.permutation(len(domains)).tolist()
         size = min(self.batch_size, len(order))
         return [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
+
+
+class BalancedBatches(BatchPlan):
+    """Every domain is drawn equally often, however many cases it has; an epoch has as many batches as the cases fill.
+
+    Domains take turns in random order. A domain that runs out of cases starts over in a new order, so that cases of small
+    domains come several times per epoch and not all cases of large ones once.
+
+    Args:
+        batch_size: Cases per optimiser step, over all processes.
+    """
+
+    def __init__(self, batch_size: int = 16) -> None:
+        self.batch_size = batch_size
+
+    def plan(self, domains: Sequence[int], random: np.random.Generator) -> list[list[int]]:
+        """Fill batches in turn."""
+        members = {domain: [p for p, d in enumerate(domains) if d == domain] for domain in sorted(set(domains))}
+        turns = _endless(sorted(members), random)
+        streams = {domain: _endless(positions, random) for domain, positions in members.items()}
+        size = min(self.batch_size, len(domains))
+        return [[next(streams[next(turns)]) for _ in range(size)] for _ in range(len(domains) // size)]
 
 
 class DomainBatches(BatchPlan):

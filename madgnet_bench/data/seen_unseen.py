@@ -51,6 +51,8 @@ class SeenUnseenDataModule(LightningDataModule):
     Args:
         seen: Data sets to train on; each has the splits train, val and test. Several make a mixed-modality training.
         unseen: Data sets that are only tested on; their targets must be among those of the seen sets.
+        leave_out: Names, or modalities, of seen sets that are tested as unseen ones instead of being trained on: with the same
+            lists, each experiment of a leave-one-out study leaves out another.
         image_size: Side in pixels of the network's input; the protocol's size where it is not given.
         batches: How an epoch is cut into batches; its batch size counts all processes.
         augmentation: Random change of the training cases, or none.
@@ -66,9 +68,9 @@ class SeenUnseenDataModule(LightningDataModule):
         seed: Seed of order and augmentation. Splits have their own seed, so that it does not move them.
 
     Raises:
-        ConfigError: Nothing to train on, two sets of one name, an unseen target that no seen set has, a protocol that
-            names no size while ``image_size`` is not given or differs from it, or rates of which one is not positive or two
-            give the same size.
+        ConfigError: Nothing to train on, a name to leave out that no seen set has, two sets of one name, an unseen target that
+            no seen set has, a protocol that names no size while ``image_size`` is not given or differs from it, or rates of
+            which one is not positive or two give the same size.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class SeenUnseenDataModule(LightningDataModule):
         seen: list[SegmentationDataset],
         unseen: list[SegmentationDataset] | None = None,
         *,
+        leave_out: Sequence[str] = (),
         image_size: int | None = None,
         batches: BatchPlan | None = None,
         augmentation: Augmentation | None = None,
@@ -89,7 +92,8 @@ class SeenUnseenDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a small test set may leave a process without cases
-        self.seen, self.unseen = list(seen), list(unseen or [])
+        self.seen, left_out = _parted(seen, leave_out)
+        self.unseen = [*left_out, *(unseen or [])]
         _check_sets(self.seen, self.unseen)
         self.protocol = Protocol.parse(protocol)
         self.image_size = _image_size(self.protocol, image_size)
@@ -280,6 +284,18 @@ def check_unseen(seen: Sequence[SegmentationDataset], unseen: Sequence[Segmentat
                 f"unseen set {source.name} shares {len(shared)} cases with seen set {trained[shared[0]]}, "
                 f"first {shared[0][1]}; choose other domains, or leave one of them out."
             )
+
+
+def _parted(
+    seen: Sequence[SegmentationDataset], leave_out: Sequence[str]
+) -> tuple[list[SegmentationDataset], list[SegmentationDataset]]:
+    """The sets that stay seen, and those that are left out."""
+    for word in leave_out:
+        if not any(word in (source.name, source.card.modality) for source in seen):
+            valid = dict.fromkeys(word for source in seen for word in (source.name, source.card.modality))
+            raise ConfigError(f"data.leave_out names {word!r}, which no seen set is called; valid: {', '.join(valid)}.")
+    left_out = [source for source in seen if {source.name, source.card.modality} & set(leave_out)]
+    return [source for source in seen if source not in left_out], left_out
 
 
 def _check_sets(seen: list[SegmentationDataset], unseen: list[SegmentationDataset]) -> None:

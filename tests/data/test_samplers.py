@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from madgnet_bench.data.samplers import (
+    BalancedBatches,
     DomainBatches,
     Draw,
     PlannedBatchSampler,
@@ -23,7 +24,19 @@ def epoch(plan, number, *, domains=DOMAINS, seed=0, **process):
     return list(sampler)
 
 
-PLANS = [ShuffledBatches(6), DomainBatches(domains_per_batch=2, samples_per_domain=3)]
+PLANS = [ShuffledBatches(6), BalancedBatches(6), DomainBatches(domains_per_batch=2, samples_per_domain=3)]
+
+
+def test_balanced_batches_draw_every_domain_equally_often():
+    batches = epoch(BalancedBatches(6), 0)
+    assert [len(batch) for batch in batches] == [6] * 5
+    drawn = [draw.position for batch in batches for draw in batch]
+    counts = [sum(DOMAINS[position] == domain for position in drawn) for domain in range(3)]
+    assert counts == [10, 10, 10]
+    small = [position for position in drawn if DOMAINS[position] == 2]
+    assert all(2 <= small.count(position) <= 3 for position in range(26, 30))
+    assert max(draw.repeat for batch in batches for draw in batch) == 2
+    assert [len(batch) for batch in epoch(BalancedBatches(16), 0, domains=[0, 1, 1])] == [3]
 
 
 @pytest.mark.parametrize("plan", PLANS)

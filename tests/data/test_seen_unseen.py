@@ -8,6 +8,7 @@ from standins import Boxes, TinyNetwork, quiet_trainer, tiny_task
 
 from madgnet_bench.catalog.folder import FolderDataset
 from madgnet_bench.catalog.phantoms import PhantomDataset
+from madgnet_bench.catalog.single_target import SingleTarget
 from madgnet_bench.data.cache import DecodedCache
 from madgnet_bench.data.samplers import DomainBatches, PlannedBatchSampler, ShuffledBatches
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule, check_unseen
@@ -324,3 +325,27 @@ def test_phantoms_of_all_modalities_go_through_one_module():
     assert {name for batch in data.train_dataloader() for name in batch.modality} <= set(names)
     data.setup("test")
     assert [len(s.cases) for s in data.test_sets][-1] == 5
+
+
+def test_sets_are_left_out_by_name_or_modality():
+    def modalities(*leave_out):
+        sets = [PhantomDataset(modality, size=32, cases=10) for modality in ("dermoscopy", "ultrasound", "colonoscopy")]
+        module = SeenUnseenDataModule(
+            [SingleTarget(source) for source in sets], leave_out=leave_out, protocol="madgnet[size=32]"
+        )
+        return [source.card.modality for source in module.seen], [source.card.modality for source in module.unseen]
+
+    assert modalities() == (["dermoscopy", "ultrasound", "colonoscopy"], [])
+    assert modalities("ultrasound") == (["dermoscopy", "colonoscopy"], ["ultrasound"])
+    assert modalities("phantom_dermoscopy", "colonoscopy") == (["ultrasound"], ["dermoscopy", "colonoscopy"])
+    with pytest.raises(ConfigError, match=r"leave_out names 'mri'.*valid: phantom_dermoscopy, dermoscopy, phantom_ultrasound"):
+        modalities("mri")
+    with pytest.raises(ConfigError, match="name at least one data set to train on"):
+        modalities("dermoscopy", "ultrasound", "colonoscopy")
+
+
+def test_a_set_left_out_is_tested_on_all_its_cases():
+    sets = [SingleTarget(PhantomDataset(modality, size=32, cases=10)) for modality in ("dermoscopy", "ultrasound")]
+    module = SeenUnseenDataModule(sets, leave_out=["ultrasound"], protocol="madgnet[size=32]")
+    module.setup("test")
+    assert [(test.setting, len(test.cases)) for test in module.test_sets] == [("seen", 2), ("unseen", 10)]
