@@ -28,6 +28,7 @@ __all__ = [
     "read_image_file",
     "read_mask_file",
     "read_masks",
+    "read_values_file",
     "split_part",
     "stretch",
 ]
@@ -133,6 +134,20 @@ def read_mask_file(path: Path, *, threshold: int | None = None, channel: int | N
     )
 
 
+def read_values_file(path: Path) -> NDArray[Any]:
+    """Decode one plane of values as they are stored: a label map, or a map of 8 or 16 bits or of floats.
+
+    Transparency and palettes as in `read_mask_file`; a colour file must have equal channels.
+
+    Returns:
+        (H, W) uint8, or of the deeper type of the file.
+
+    Raises:
+        FileProblem: The file cannot be decoded, is in colour, or holds NaN or infinite values.
+    """
+    return _mask_values(path, _load(path), None, exact=True)
+
+
 def read_masks(root: Path, mask: str, *, read: Callable[[Path], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Decode the mask entry of a case: ``;`` separates targets, ``|`` files to unite, a final ``/`` marks a folder to unite.
 
@@ -220,6 +235,9 @@ def _refuse_unsupported(path: Path, picture: ImageFile.ImageFile) -> None:
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":  # a phone's MPO is a JPEG with a preview behind it
         raise FileProblem(str(path), f"holds {frames} frames or pages", "save the one that belongs to the case as a file")
+    if picture.format == "BMP" and picture.mode == "1" and path.read_bytes()[28:30] != b"\1\0":
+        problem = "a BMP of two colours with more than one bit per pixel, which Pillow misreads"
+        raise FileProblem(str(path), problem, "save it as PNG with another program")
     deep = any(";16" in str(argument) for tile in picture.tile for argument in _arguments(tile))
     if deep and picture.mode not in _DEEP_MODES:  # Pillow would keep the upper byte only
         raise FileProblem(str(path), "16-bit colour is not supported", "save it as 8-bit colour or as 16-bit grey")

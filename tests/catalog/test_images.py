@@ -215,3 +215,22 @@ def test_empty_mask_folder_is_a_problem(tmp_path):
     (tmp_path / "d").mkdir()
     for folder in ("d/", "no/"):
         assert "no mask" in problem_of(read_masks, tmp_path, folder, read=read_mask_file).problem
+
+
+def write_bmp(path, values, *, bits):
+    """A BMP with the palette black, white and one row alignment of four bytes."""
+    height, width = values.shape
+    rows = np.packbits(values, axis=1) if bits == 1 else values
+    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))[::-1].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 0, len(rows), 2835, 2835, 2, 0)
+    palette = bytes([0, 0, 0, 0, 255, 255, 255, 0])
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 62 + len(rows), 0, 0, 62) + header + palette + rows)
+
+
+def test_a_two_colour_bmp_is_read_right_or_refused(tmp_path):
+    values = np.zeros((8, 10), np.uint8)
+    values[2:5, 3:7] = 1
+    write_bmp(tmp_path / "one.bmp", values, bits=1)
+    assert np.array_equal(read_mask_file(tmp_path / "one.bmp"), values)
+    write_bmp(tmp_path / "eight.bmp", values, bits=8)
+    assert "Pillow misreads" in problem_of(read_mask_file, tmp_path / "eight.bmp").problem

@@ -35,6 +35,7 @@ class Busi(Reader):
         traps=(
             "The 133 images of the class normal have no lesion and are not read.",
             "Patients are not named and near-duplicates are known, so a random split may leak: every image is its own group.",
+            "The audit finds the same image, slightly rescaled, as malignant (4) and (5), (7), (8) and (9), (39) and (42).",
             "Some images carry callipers and text.",
         ),
         links=(

@@ -37,6 +37,8 @@ class KvasirSeg(Reader):
         split_rule=TEST_ONLY,
         traps=(
             _MASK_TRAP,
+            "The audit finds frames that come twice with other borders: cju5ddda... and cjyzkpsb..., cju7fnfv... and "
+            "cjyzuio1..., cju5jx7j... and cjyzl833....",
             "With a subset of 100 images that is disjoint from kvasir_seg_256 the two make a train and test pair; the full "
             "1000 images contain those of kvasir_seg_256 and must not be its test set.",
             _GROUP_TRAP,
