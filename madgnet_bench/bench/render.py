@@ -228,12 +228,12 @@ def _groups(fields: Sequence[_Field], widths: Sequence[int]) -> str:
 
 def _legend(tables: Sequence[Table]) -> list[str]:
     """The definitions behind every number, once for all tables."""
-    negative = " For MAE, where lower is better, a negative gap is worse on unseen sets."
-    with_mae = any(not table.measure.higher_is_better for table in tables)
+    negative = " Where lower is better, a negative gap is worse on unseen sets."
+    with_lower = any(not table.measure.higher_is_better for table in tables)
+    in_points = ", in percentage points" * all(table.measure.unit == "fraction" for table in tables)
     return [
         "Score: mean over cases, then over seeds; \N{PLUS-MINUS SIGN} is the sample standard deviation over seeds "
         "(n - 1), left out where there is one seed (n=1).",
-        "Seen mean, unseen mean: mean over the columns. Gap: seen mean minus unseen mean, in percentage points."
-        + negative * with_mae,
+        f"Seen mean, unseen mean: mean over the columns. Gap: seen mean minus unseen mean{in_points}." + negative * with_lower,
         "Mean rank: mean over all columns of the rank among the complete rows of the table, ties averaged; lower is better.",
     ]

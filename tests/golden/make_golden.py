@@ -13,7 +13,7 @@ from pathlib import Path
 
 from madgnet_bench.bench.render import to_csv, to_markdown, to_text
 from madgnet_bench.bench.store import load_runs
-from madgnet_bench.bench.tables import MEASURES, build_tables
+from madgnet_bench.bench.tables import build_tables, common_measures
 from madgnet_bench.records import CaseRow, RunFolder, run_id, summarize, write_atomically
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ def main() -> None:
         for seed in (1, 2):
             write_run(label, parameters, bonus, seed)
     runs = load_runs([HERE / "runs"]).runs
-    tables = [table for measure in MEASURES for table in build_tables(runs, measure)]
+    tables = [table for measure in common_measures(runs) for table in build_tables(runs, measure)]
     for name, render in (("txt", to_text), ("md", to_markdown), ("csv", to_csv)):
         write_atomically(HERE / f"leaderboard.{name}", render(tables))
 
