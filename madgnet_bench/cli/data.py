@@ -22,7 +22,7 @@ from madgnet_bench.catalog.official_lists import OFFICIAL_LISTS
 from madgnet_bench.catalog.prepare import manifest_file
 from madgnet_bench.catalog.readers.base import SPLIT_BY_GROUP, TEST_ONLY
 from madgnet_bench.catalog.splits import CLEAN_RULE
-from madgnet_bench.cli import audit
+from madgnet_bench.cli import audit, profile
 from madgnet_bench.cli.text import align
 from madgnet_bench.errors import ConfigError, DataErrors, Problem
 
@@ -33,7 +33,7 @@ _TERMS_WIDTH = 32
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of list, download, prepare, check, audit and sheet.
+    """Run one of list, download, prepare, check, audit, profile and sheet.
 
     Returns:
         0, or 1 where an audit finds a rule broken; wrong data or wrong use raises.
@@ -53,6 +53,8 @@ def main(arguments: list[str]) -> int:
         return data_prepare.download(options.name, source=options.source, data_root=options.data_root)
     if options.action == "audit":
         return audit.run(options, lambda name: _dataset(name, options.data_root, options.targets, split=options.split))
+    if options.action == "profile":
+        return profile.run(options, lambda name: _dataset(name, options.data_root, options.targets))
     datasets = [_dataset(name, options.data_root, options.targets) for name in options.name]
     if options.action == "check":
         return _check(datasets)
@@ -72,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     sheet = actions.add_parser("sheet", parents=[root], help="draw a contact sheet with the outlines of the references")
     auditing = actions.add_parser("audit", parents=[root], help=audit.SUMMARY, description=audit.SUMMARY)
     audit.add_options(auditing)
-    for action in (check, sheet, auditing):
+    profiling = actions.add_parser("profile", parents=[root], help=profile.SUMMARY, description=profile.SUMMARY)
+    profile.add_options(profiling)
+    for action in (check, sheet, auditing, profiling):
         action.add_argument(
             "name",
             nargs="+",
