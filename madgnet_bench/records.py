@@ -104,7 +104,7 @@ class CaseRow:
         dataset: Name of the data set.
         modality: Imaging modality.
         domain: Domain inside the data set.
-        setting: ``"seen"`` or ``"unseen"``.
+        setting: ``"seen"`` or ``"unseen"``; ``"evaluated"`` where predictions came from elsewhere, so that this is unknown.
         target: Name of the target.
         protocol: Text of the protocol, its departures included.
         empty_case: One of `EMPTY_CASES`.
@@ -116,7 +116,7 @@ class CaseRow:
     dataset: str
     modality: str
     domain: str
-    setting: Literal["seen", "unseen"]
+    setting: Literal["seen", "unseen", "evaluated"]
     target: str
     protocol: str
     empty_case: str

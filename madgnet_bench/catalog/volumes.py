@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from madgnet_bench.catalog.datasets import FileProblem
 from madgnet_bench.errors import ConfigError
 
-__all__ = ["VolumeHeader", "check_labels", "find_volume", "read_header", "read_slice", "read_volume"]
+__all__ = ["VolumeHeader", "check_labels", "find_volume", "read_affine", "read_header", "read_slice", "read_volume"]
 
 _SUFFIXES = (".nii.gz", ".nii")
 _COPY_AGAIN = "copy or download the file again"
@@ -59,6 +59,17 @@ def read_header(path: Path, *, axes: str | None = "LPS") -> VolumeHeader:
         ConfigError: nibabel is not installed.
     """
     return _header(path, *_stamp(path), axes)
+
+
+def read_affine(path: Path) -> NDArray[np.float64]:
+    """Read where a volume lies: (4, 4), from its voxels, in the order of the file, to millimetres.
+
+    Raises:
+        FileProblem: As in `read_header`.
+        ConfigError: nibabel is not installed.
+    """
+    _stamp(path)
+    return np.asarray(_open(path).affine, np.float64)
 
 
 def read_volume(path: Path, *, axes: str | None = "LPS") -> NDArray[Any]:

@@ -18,7 +18,8 @@ _COMMANDS = {
     "test": ("training:test", "measure a checkpoint on every seen and unseen test set"),
     "predict": ("training:predict", "write masks and overlays for any folder of images"),
     "export": ("export:main", "write a trained network as ONNX, checked against torch"),
-    "data": ("data:main", "list, check and show data sets"),
+    "evaluate": ("evaluate:main", "score masks or probability maps of any framework against references"),
+    "data": ("data:main", "list, get, check, audit, profile and show data sets"),
     "leaderboard": ("tables:main", "compare runs: models x data sets, seen and unseen apart"),
     "doctor": ("doctor:main", "check versions, hardware, data root and what is missing"),
 }

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
 
 from madgnet_bench import __version__, records
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer  # costs seconds, and `evaluate` does without
 
 __all__ = ["describe_environment", "describe_hardware", "describe_package"]
 

@@ -116,7 +116,7 @@ def negative_log_likelihood(probability: Tensor, reference: Tensor, *, clip: flo
         ValueError: As `calibration_counts`.
     """
     p, g = _checked(probability, reference)
-    return -torch.where(g, p, 1 - p).clamp_min_(clip).log_().mean(-1)
+    return torch.where(g, p, 1 - p).clamp_min_(clip).log_().mean(-1).neg_().add_(0.0)  # and no -0
 
 
 def _checked(probability: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
