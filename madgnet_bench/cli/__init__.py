@@ -20,6 +20,8 @@ _COMMANDS = {
     "export": ("export:main", "write a trained network as ONNX, checked against torch"),
     "evaluate": ("evaluate:main", "score masks or probability maps of any framework against references"),
     "data": ("data:main", "list, get, check, audit, profile and show data sets"),
+    "run": ("suites:run", "train and test every job of a suite that is not done"),
+    "status": ("suites:status", "show how far the jobs of a suite are"),
     "leaderboard": ("tables:main", "compare runs: models x data sets, seen and unseen apart"),
     "doctor": ("doctor:main", "check versions, hardware, data root and what is missing"),
 }

@@ -65,12 +65,15 @@ class RunOptions:
         root: Folder of all runs.
         predictions: Which tested cases are kept as pictures: the best and worst of each set, all masks too, or none.
         overwrite: Train again where the same run is already done.
+        batch_parts: Train each batch in so many equal parts with accumulated gradients, for want of memory. Statistics that
+            layers take over a batch are those of the parts, so the result records it as a deviation.
     """
 
     suite: str = "adhoc"
     root: str = "runs"
     predictions: Literal["none", "selected", "all"] = "selected"
     overwrite: bool = False
+    batch_parts: int = 1
 
 
 class BenchCLI(LightningCLI):
@@ -146,6 +149,9 @@ class BenchCLI(LightningCLI):
             self.folder = self._run_folder()
             if not self._trainer_option("fast_dev_run"):
                 callbacks += [NetworkLabel(self.model.network.label), History(self.folder), *self._checkpoints(self.folder)]
+            parts = self._get(self.config_init, "run").batch_parts
+            self.datamodule.batch_parts = parts
+            kwargs["accumulate_grad_batches"] = self._trainer_option("accumulate_grad_batches") * parts
         keep = self._get(self.config_init, "run").predictions
         if self.folder is not None and keep != "none":
             callbacks.append(TestGallery(self.folder.path / "predictions", protocol=self.model.protocol, keep=keep))
@@ -231,10 +237,10 @@ class BenchCLI(LightningCLI):
 
     def _run_folder(self) -> RunFolder:
         """The folder that this configuration, data and protocol lead to."""
-        options = self._get(self.config_init, "run")
+        options = self._get(self.config, "run")
         config = self._resolved()
         weights = records.hash_weights(config)
-        identity = records.run_id(config, self._manifests(), str(self.model.protocol), weights=weights)
+        identity = records.run_id(config, self._manifests(), str(self.datamodule.protocol), weights=weights)
         return RunFolder(Path(options.root) / options.suite / identity)
 
     def _prepare_folder(self, folder: RunFolder, *, trained: bool) -> str | None:
@@ -290,7 +296,7 @@ class BenchCLI(LightningCLI):
                 "package": describe_package(),
                 "hardware": describe_hardware(self.trainer),
                 "seconds": seconds,
-                "deviations": [],
+                "deviations": self._deviations(),
             }
         )
         _log.info("tested %s of epoch %d\n%s\nrun folder: %s", checkpoint.name, epoch + 1, _table(rows), folder.path)
@@ -304,14 +310,28 @@ class BenchCLI(LightningCLI):
             "save_on_train_epoch_end": True,
         }
         callbacks = [ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **common)]
-        if self.model.protocol.checkpoint == "best":
-            if not any(source.manifest.rows("val") for source in self.datamodule.seen):
-                raise ConfigError(
-                    f"protocol {self.model.protocol} chooses the checkpoint by validation, but no seen set has validation "
-                    f"cases; use the protocol {self.model.protocol.name}[checkpoint=last]."
-                )
+        if self._checkpoint_rule() == "best":
             callbacks.insert(0, ModelCheckpoint(filename="best", monitor="val/dsc", mode="max", save_top_k=1, **common))
         return callbacks
+
+    def _checkpoint_rule(self) -> str:
+        """Which checkpoint is tested: ``best`` or ``last``.
+
+        Raises:
+            ConfigError: The rule asks for validation cases, and there are none.
+        """
+        protocol = self.datamodule.protocol
+        if protocol.checkpoint == "best" and not any(source.manifest.rows("val") for source in self.datamodule.seen):
+            raise ConfigError(
+                f"protocol {protocol} chooses the checkpoint by validation, but no seen set has validation "
+                f"cases; use the protocol {protocol.name}[checkpoint=last]."
+            )
+        return protocol.checkpoint
+
+    def _deviations(self) -> list[str]:
+        """Where the run departs from its configuration, in words."""
+        parts = self._get(self.config_init, "run").batch_parts
+        return [f"each batch was trained in {parts} parts with accumulated gradients."] if parts > 1 else []
 
     def _resolved(self) -> dict[str, Any]:
         """The whole configuration as plain values, defaults included, without what only `fit` takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -169,9 +170,10 @@ class PlannedBatchSampler(Sampler[list[Draw]]):
         rank: This process.
         world_size: Number of processes; must divide the batch size.
         rates: Sizes at which each batch is trained, relative to the experiment's.
+        parts: Equal parts in which each batch is yielded, one after the other, for a trainer that accumulates as many.
 
     Raises:
-        ConfigError: The batch does not divide among the processes, or there are fewer cases than processes.
+        ConfigError: The batch does not divide among the processes and parts, or there are fewer cases than processes.
     """
 
     def __init__(
@@ -183,6 +185,7 @@ class PlannedBatchSampler(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
         rates: Sequence[float] = (1.0,),
+        parts: int = 1,
     ) -> None:
         if plan.batch_size % world_size:
             raise ConfigError(
@@ -193,9 +196,13 @@ class PlannedBatchSampler(Sampler[list[Draw]]):
             raise ConfigError(f"{len(domains)} training cases cannot be shared by {world_size} processes; use fewer devices.")
         self._plan, self._domains = plan, list(domains)
         self._seed, self._rank, self._world_size = seed, rank, world_size
-        self._rates = tuple(rates)
+        self._rates, self._parts = tuple(rates), parts
         self._epoch = 0
-        self._count = len(self._batches(0)) * len(self._rates)
+        first = self._batches(0)
+        if any(len(batch) // world_size % parts for batch in first[:1]):
+            size = len(first[0])
+            raise ConfigError(f"a batch of {size} does not divide into {parts} equal parts for {world_size} processes.")
+        self._count = len(first) * len(self._rates) * parts
 
     @property
     def sampler(self) -> PlannedBatchSampler:
@@ -220,8 +227,10 @@ class PlannedBatchSampler(Sampler[list[Draw]]):
                 times[position] = times.get(position, -1) + 1
                 draws.append(Draw(position, self._epoch, times[position]))
             start, end = (len(draws) * rank // self._world_size for rank in (self._rank, self._rank + 1))
+            bounds = [start + (end - start) * part // self._parts for part in range(self._parts + 1)]
             for rate in self._rates:
-                yield [draw._replace(rate=rate) for draw in draws[start:end]]
+                for low, high in itertools.pairwise(bounds):
+                    yield [draw._replace(rate=rate) for draw in draws[low:high]]
 
 
 class ShardSampler(Sampler[int]):

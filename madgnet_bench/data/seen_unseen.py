@@ -99,6 +99,7 @@ class SeenUnseenDataModule(LightningDataModule):
         self.image_size = _image_size(self.protocol, image_size)
         self.targets = tuple(dict.fromkeys(name for source in self.seen for name in source.card.targets))
         self.seed = seed
+        self.batch_parts = 1
         self._batches = batches or ShuffledBatches()
         self._augmentation = augmentation
         self._rates = _checked_rates(rates, self.image_size)
@@ -191,7 +192,13 @@ class SeenUnseenDataModule(LightningDataModule):
             raise RuntimeError("training data exist only after setup('fit')")
         rank, world_size = self._process()
         sampler = PlannedBatchSampler(
-            self._batches, self._train.domains, seed=self.seed, rank=rank, world_size=world_size, rates=self._rates
+            self._batches,
+            self._train.domains,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            rates=self._rates,
+            parts=self.batch_parts,
         )
         sampler.set_epoch(self._first_epoch)
         return CaseLoader(ByteCases(self._train), batch_sampler=sampler, **self._loading())

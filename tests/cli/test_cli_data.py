@@ -20,7 +20,6 @@ from madgnet_bench.catalog.official_lists import OFFICIAL_LISTS, OfficialList
 from madgnet_bench.cli import main
 from madgnet_bench.errors import ConfigError
 from madgnet_bench.protocol import Protocol
-from madgnet_bench.records import RunFolder
 
 CHILD = (
     "import sys; from madgnet_bench.cli.data import main; status = main(['list']);"
@@ -322,8 +321,8 @@ def test_an_official_split_without_validation_demands_the_last_checkpoint(covid)
 
     main(["data", "download", "splits", "--source", str(covid / "checkout"), "--data_root", str(covid)])
     dataset = CatalogDataset("covid19_1", split="official", data_root=str(covid))
-    run = SimpleNamespace(model=SimpleNamespace(protocol=Protocol.parse("madgnet")), datamodule=SimpleNamespace(seen=[dataset]))
+    data = SimpleNamespace(seen=[dataset], protocol=Protocol.parse("madgnet"))
     with pytest.raises(ConfigError, match=r"no seen set has validation cases; use the protocol madgnet\[checkpoint=last\]"):
-        BenchCLI._checkpoints(run, RunFolder(covid / "run"))
-    run.model.protocol = Protocol.parse("madgnet[checkpoint=last]")
-    assert [callback.filename for callback in BenchCLI._checkpoints(run, RunFolder(covid / "run"))] == ["last"]
+        BenchCLI._checkpoint_rule(SimpleNamespace(datamodule=data))
+    data.protocol = Protocol.parse("madgnet[checkpoint=last]")
+    assert BenchCLI._checkpoint_rule(SimpleNamespace(datamodule=data)) == "last"

@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 
 from benchmarks.speed.reference_madgnet import ReferenceMADGNet
+from madgnet_bench.bench.store import load_runs
+from madgnet_bench.bench.tables import build_tables
 from madgnet_bench.cli import main
 from madgnet_bench.metrics.calibration import calibration_error
 from madgnet_bench.networks.encoders import timm_encoder
@@ -188,6 +190,20 @@ def test_overwrite_trains_again_to_the_same_numbers(done, tmp_path):
     assert main(arguments) == 0
     assert copy.cases_file.read_bytes() == done.cases_file.read_bytes()
     assert [row["epoch"] for row in copy.read_history()] == [0, 1, 2]
+
+
+def test_a_batch_in_parts_is_the_same_run_with_a_recorded_deviation(done, config, tmp_path):
+    arguments = ["fit", "--config", str(config), "--run.root", str(tmp_path), "--run.predictions", "none"]
+    assert main([*arguments, "--run.batch_parts", "2"]) == 0
+    (cut,) = find_runs(tmp_path)
+    assert cut.path.name == done.path.name
+    assert done.read_result()["deviations"] == []
+    assert cut.read_result()["deviations"] == ["each batch was trained in 2 parts with accumulated gradients."]
+    steps = [torch.load(run.checkpoints / "last.ckpt", weights_only=True)["global_step"] for run in (cut, done)]
+    assert steps[0] == steps[1]
+    (run,) = load_runs([cut.path]).runs
+    assert any("trained in 2 parts" in note for table in build_tables([run]) for note in table.notes)
+    assert main([*arguments, "--run.overwrite", "true", "--run.batch_parts", "3"]) == 2
 
 
 def test_test_writes_the_tables_of_a_run_again(done, tmp_path):

@@ -118,6 +118,22 @@ def test_each_batch_comes_once_per_rate_in_order(plan, world_size):
 
 
 @pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(("world_size", "parts"), [(1, 2), (1, 6), (2, 3), (3, 2)])
+def test_the_parts_of_a_batch_follow_each_other_at_each_rate(plan, world_size, parts):
+    for rank in range(world_size):
+        process = {"rank": rank, "world_size": world_size, "rates": RATES}
+        whole, cut = epoch(plan, 2, **process), epoch(plan, 2, **process, parts=parts)
+        assert len(cut) == parts * len(whole) == len(PlannedBatchSampler(plan, DOMAINS, seed=0, **process, parts=parts))
+        assert len({len(part) for part in cut}) == 1
+        assert [list(itertools.chain(*cut[i * parts : (i + 1) * parts])) for i in range(len(whole))] == whole
+
+
+def test_parts_that_would_not_be_equal_are_refused():
+    with pytest.raises(ConfigError, match="a batch of 6 does not divide into 4 equal parts for 1 processes"):
+        PlannedBatchSampler(ShuffledBatches(6), DOMAINS, seed=0, parts=4)
+
+
+@pytest.mark.parametrize("plan", PLANS)
 def test_the_length_counts_steps_and_a_resumed_epoch_is_the_undisturbed_one(plan):
     sampler = PlannedBatchSampler(plan, DOMAINS, seed=0, rates=RATES)
     for number in range(3):
