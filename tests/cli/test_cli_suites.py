@@ -151,7 +151,7 @@ def test_ctrl_c_ends_the_jobs_and_says_how_to_go_on(tmp_path, number):
     folders = [JobFolder(plan.job_path(job)) for job in plan.jobs]
     wait_for(lambda: plan.run_folder(plan.jobs[0]).state == "done" and len(plan.run_folder(plan.jobs[1]).read_history()) == 3)
     child.send_signal(number)
-    shown, _ = child.communicate()
+    shown, _ = child.communicate(timeout=120)
     assert child.returncode == 1
     assert "Stopped. `madgnet-bench run any.yaml` goes on from here." in shown
     assert "b: interrupted: its runner was stopped" in shown
