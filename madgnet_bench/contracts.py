@@ -142,7 +142,9 @@ class SegmentationOutput(NamedTuple):
 class SegmentationNetwork(nn.Module):
     """Base of every network of the suite.
 
-    A subclass takes ``num_targets`` as its first argument and implements `forward`. A network with a separable encoder
+    A subclass takes ``num_targets`` as its first argument and implements `forward`. Arguments named ``pretrained``,
+    ``encoder_checkpoint`` and ``checkpoint`` set initial values only; ``checkpoint`` names weights of the whole network, with
+    which it counts as trained. A network with a separable encoder
     also has ``encode(image)`` and ``decode(embedding, ...)``, and its forward is their composition.
 
     Args:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["BenchError", "ConfigError", "DataErrors", "Problem", "RunError", "TrainingError"]
+__all__ = ["BenchError", "ConfigError", "DataErrors", "Problem", "RunError", "TrainingError", "nearest"]
 
 
 class BenchError(Exception):
@@ -67,3 +68,14 @@ def _problem_table(where: str, problems: Sequence[Problem], shown: int, outcome:
     if len(problems) > shown:
         lines.append(f"  ... and {len(problems) - shown} more")
     return "\n".join(lines)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Name the closest valid word, or all of them: the end of a message about an unknown one.
+
+    >>> nearest("madgnett", ["madgnet", "native"])
+    "did you mean 'madgnet'?"
+    """
+    known = list(words)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(known)}."

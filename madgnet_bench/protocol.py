@@ -14,12 +14,11 @@ from that text, so that a changed protocol can never travel under the plain name
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from madgnet_bench.errors import ConfigError
+from madgnet_bench.errors import ConfigError, nearest
 
 __all__ = ["MEASURES", "PROTOCOLS", "VALIDATION_MEASURES", "Measure", "Protocol"]
 
@@ -165,13 +164,13 @@ class Protocol:
             raise ConfigError(f"protocol {text!r} cannot be read; write a name or name[field=value,...].")
         name, inside = match[1], match[2] or ""
         if name not in PROTOCOLS:
-            raise ConfigError(f"unknown protocol {name!r}; {_nearest(name, list(PROTOCOLS))}")
+            raise ConfigError(f"unknown protocol {name!r}; {nearest(name, PROTOCOLS)}")
         fields = [field.name for field in dataclasses.fields(cls) if field.name != "name"]
         changes: dict[str, Any] = {}
         for item in filter(None, (part.strip() for part in inside.split(","))):
             key, _, value = item.partition("=")
             if key not in fields:
-                raise ConfigError(f"protocol {text!r} has no field {key!r}; {_nearest(key, fields)}")
+                raise ConfigError(f"protocol {text!r} has no field {key!r}; {nearest(key, fields)}")
             changes[key] = _value(key, value)
         return dataclasses.replace(PROTOCOLS[name], **changes)
 
@@ -236,9 +235,3 @@ def _value(key: str, text: str) -> int | float | str:
     if not least <= number <= greatest:
         raise ConfigError(f"protocol field {key}={text} is out of range.")
     return number
-
-
-def _nearest(word: str, words: list[str]) -> str:
-    """Name the closest valid word, or all of them."""
-    close = difflib.get_close_matches(word, words, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(words)}."

@@ -41,7 +41,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from madgnet_bench.errors import ConfigError
+from madgnet_bench.errors import ConfigError, nearest
 from madgnet_bench.protocol import Protocol
 
 __all__ = ["Job", "Suite"]
@@ -341,7 +341,7 @@ class _Reader:
                 accepted = tuple(self._protocol_name(name, known) for name in accepted)
             for name in accepted:
                 if name not in known:
-                    self._fail(f"{key}.{axis}", f"unknown name {name!r}; {_nearest(name, known)}")
+                    self._fail(f"{key}.{axis}", f"unknown name {name!r}; {nearest(name, known)}")
             condition[axis] = accepted
         if not condition or not all(condition.values()):
             self._fail(key, "empty; name at least one axis and a name on it")
@@ -380,7 +380,7 @@ class _Reader:
             self._fail(key, f"expected {expected}, found {_describe(value)}")
         for name in value if known else ():
             if name not in known:
-                self._fail(f"{key}.{name}" if key else str(name), f"unknown key; {_nearest(str(name), known)}")
+                self._fail(f"{key}.{name}" if key else str(name), f"unknown key; {nearest(str(name), known)}")
         return value
 
     def _list(self, value: Any, key: str) -> list[Any]:
@@ -428,10 +428,3 @@ def _describe(value: Any) -> str:
     """A value and what YAML took it for."""
     kinds = {str: "text", bool: "truth value", int: "number", float: "number", list: "list", dict: "mapping"}
     return "nothing" if value is None else f"the {kinds.get(type(value), type(value).__name__)} {value!r}"
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    """Name the closest valid word, or all of them."""
-    known = list(words)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(known)}."

@@ -7,7 +7,6 @@ channels, one and nested targets, groups, empty masks, seen and unseen domains) 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from numbers import Integral, Real
 
@@ -19,7 +18,7 @@ from madgnet_bench.catalog.datasets import FileProblem, SegmentationDataset
 from madgnet_bench.catalog.manifest import Case, Split
 from madgnet_bench.catalog.phantom_styles import colonoscopy, dermoscopy, fundus, microscopy, radiology, ultrasound
 from madgnet_bench.catalog.phantom_styles.canvas import Painter, Scene
-from madgnet_bench.errors import ConfigError, Problem
+from madgnet_bench.errors import ConfigError, Problem, nearest
 
 __all__ = ["GENERATOR_VERSION", "PHANTOM_CARDS", "PhantomDataset"]
 
@@ -175,9 +174,7 @@ class PhantomDataset(SegmentationDataset):
 def _known(modality: str) -> str:
     """Check the name of a modality."""
     if modality not in PHANTOM_CARDS:
-        close = difflib.get_close_matches(str(modality), PHANTOM_CARDS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(PHANTOM_CARDS)}."
-        raise ConfigError(f"unknown phantom modality {modality!r}; {hint}")
+        raise ConfigError(f"unknown phantom modality {modality!r}; {nearest(str(modality), PHANTOM_CARDS)}")
     return modality
 
 

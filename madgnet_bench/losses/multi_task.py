@@ -114,7 +114,7 @@ class MultiTaskLoss(SegmentationLoss):
         if not output.auxiliary:
             raise ConfigError(
                 "MultiTaskLoss needs the maps of every decoder stage, and the network returns none; "
-                "choose a network that has them, such as MADGNet with supervision: multi_task, or another loss. "
+                "choose a network that has them, such as MADGNet with supervision: multi_task or parallel, or another loss. "
                 "Networks return them in training mode only."
             )
         if len(output.auxiliary) != len(self.stage_weights):

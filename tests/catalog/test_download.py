@@ -1,18 +1,17 @@
 import hashlib
 import shutil
 import threading
-from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from told import Told
 
 from madgnet_bench.catalog import download as module
 from madgnet_bench.catalog.cards import Link
 from madgnet_bench.catalog.download import download_links, download_lists
 from madgnet_bench.catalog.official import READERS
 from madgnet_bench.catalog.official_lists import OFFICIAL_LISTS, OfficialList
-from madgnet_bench.catalog.prepare import Progress
 from madgnet_bench.catalog.splits import list_file
 from madgnet_bench.errors import ConfigError, DataErrors
 
@@ -107,20 +106,6 @@ def get(server, tmp_path):
 
 def folder(tmp_path):
     return {path.name: path.read_bytes() for path in (tmp_path / "downloads" / "busi").iterdir()}
-
-
-class Told(Progress):
-    def __init__(self):
-        self.lines, self.bars = [], []
-
-    def say(self, text):
-        self.lines.append(text)
-
-    @contextmanager
-    def bar(self, label, total, *, unit, start=0):
-        counts = []
-        yield counts.append
-        self.bars.append((label, total, start, sum(counts)))
 
 
 @pytest.mark.parametrize("sha256", [SHA256, None])

@@ -4,14 +4,14 @@ import shutil
 import sys
 import tarfile
 import zipfile
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from told import Told
 
 from madgnet_bench.catalog.official import READERS, CatalogDataset
-from madgnet_bench.catalog.prepare import Progress, check_copy, find_layout, install, manifest_file
+from madgnet_bench.catalog.prepare import check_copy, find_layout, install, manifest_file
 from madgnet_bench.errors import ConfigError, DataErrors
 
 TINY = Path(__file__).parent / "readers"
@@ -21,20 +21,6 @@ MAKERS = {
     for module in ("test_readers", "tiny_madgnet", "tiny_others")
     for name, maker in import_module(module).MAKERS.items()
 }
-
-
-class Told(Progress):
-    def __init__(self):
-        self.lines, self.bars = [], []
-
-    def say(self, text):
-        self.lines.append(text)
-
-    @contextmanager
-    def bar(self, label, total, *, unit, start=0):
-        counts = []
-        yield counts.append
-        self.bars.append((label, total, sum(counts)))
 
 
 @pytest.fixture
@@ -88,7 +74,7 @@ def test_a_folder_is_linked_and_left_alone(source, root):
     assert target.resolve() == folder.resolve()
     assert told.lines == [f"Linked: {target} -> {folder.resolve()}"]
     assert len(check_copy("busi", data_root=str(root), progress=told).manifest) == 8
-    assert told.bars == [("check busi", 8, 8)]
+    assert told.bars == [("check busi", 8, 0, 8)]
     assert tree(folder) == before
     assert install("busi", [folder.parents[1]], data_root=str(root), progress=told) == target
     assert len(told.lines) == 1
@@ -120,7 +106,7 @@ def test_parts_in_several_archives(source, root, tmp_path):
     assert len(check_copy("isic2017", data_root=str(root)).manifest) == 6
     assert tree(root / "isic2017") == tree(folder)
     size = sum(map(len, tree(folder).values()))
-    assert told.bars == [("unpack isic2017", size, size)]
+    assert told.bars == [("unpack isic2017", size, 0, size)]
     assert told.lines[0].startswith(f"To unpack: 18 files, {size / 2**20:,.1f} MiB; free in {root}: ")
     assert told.lines[1:] == [f"Unpacked: {root / 'isic2017'}"]
 
