@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "Context",
+    "Embeddings",
     "Inferer",
     "Prediction",
     "Prompts",
@@ -95,13 +96,16 @@ class SegmentationBatch:
 
 
 class Prompts(NamedTuple):
-    """What a promptable network is told about each case, in pixels of the network's input.
+    """What a promptable network is told about each target of each case, in pixels of the network's input.
+
+    Pixel centres have whole coordinates: places go from (0, 0) to (W - 1, H - 1). A target with neither point nor box nor mask
+    was shown nothing, and its prediction is empty.
 
     Attributes:
-        points: (N, P, 2) float32, x then y.
-        labels: (N, P) long: 1 foreground, 0 background, -1 padding.
-        boxes: (N, B, 4) float32: left, top, right, bottom.
-        mask: (N, 1, h, w) float32 logits of a coarse mask.
+        points: (N, K, P, 2) float32, x then y.
+        labels: (N, K, P) long: 1 foreground, 0 background, -1 padding.
+        boxes: (N, K, 4) float32: left, top, right, bottom; NaN where a target has none.
+        mask: (N, K, h, w) float32 logits of a coarse mask that covers the image.
     """
 
     points: Tensor | None = None
@@ -122,6 +126,18 @@ class Context(NamedTuple):
     prompts: Prompts | None = None
     domain_index: Tensor | None = None
     embedding: object | None = None
+
+
+class Embeddings(ABC):
+    """Where embeddings come from instead of a network's `encode`: a store of what a frozen encoder has computed before."""
+
+    @abstractmethod
+    def embed(self, network: SegmentationNetwork, image: Tensor) -> Tensor:
+        """The network's embedding of images (N, C, H, W).
+
+        Raises:
+            ConfigError: The network has no frozen encoder.
+        """
 
 
 class SegmentationOutput(NamedTuple):

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
-__all__ = ["draw_outlines", "error_overlay", "target_colours", "to_rgb"]
+__all__ = ["KINDS", "PARTS", "case_panel", "draw_outlines", "error_overlay", "target_colours", "to_rgb"]
+
+PARTS = ("image", "reference", "prediction", "errors")
+"""What a panel of a case shows, from left to right."""
+
+KINDS = ("worst", "median", "best")
+"""Which tested cases a gallery shows."""
 
 _PALETTE = ((86, 180, 233), (240, 228, 66), (0, 158, 115), (204, 121, 167), (230, 159, 0), (213, 94, 0), (0, 114, 178))
 """Told apart by colour-blind readers too (the palette of Okabe and Ito)."""
@@ -43,3 +49,13 @@ def error_overlay(image: NDArray[np.uint8], prediction: NDArray[np.uint8], refer
     for area, colour in ((predicted & referred, _AGREED), (referred & ~predicted, _MISSED), (predicted & ~referred, _FALSE)):
         drawn[area] = 0.5 * drawn[area] + 0.5 * np.array(colour, np.float32)
     return drawn.round().astype(np.uint8)
+
+
+def case_panel(image: NDArray[np.uint8], prediction: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lay `PARTS` side by side: image, outline of the reference, outline of the prediction, and errors.
+
+    Returns:
+        (H, 4 W, 3) uint8. As PNG it is little larger than the image alone: the parts share most of their rows.
+    """
+    parts = (to_rgb(image), draw_outlines(image, reference), draw_outlines(image, prediction))
+    return np.concatenate([*parts, error_overlay(image, prediction, reference)], axis=1)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from madgnet_bench.errors import ConfigError, nearest
 
-__all__ = ["MEASURES", "PROTOCOLS", "VALIDATION_MEASURES", "Measure", "Protocol"]
+__all__ = ["MEASURES", "PROMPTS", "PROTOCOLS", "VALIDATION_MEASURES", "Measure", "Protocol"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,8 @@ class Protocol:
         averaging: ``"case"``: every measure is taken per case, then averaged over cases.
         mask_resampling: How references are brought to ``size``: ``"bilinear"`` then cut at 0.5, or ``"nearest"``.
         checkpoint: Which checkpoint is tested: ``"best"`` by the mean DSC of the seen validation split, or ``"last"``.
-        prompts: Where the prompts of promptable networks come from; ``"none"`` for automatic methods.
+        prompts: Where the prompts of promptable networks come from, one of `PROMPTS`, with a number behind it where that says
+            so; ``"none"`` for automatic methods.
         dice_curves: ``"on"``: Dice and IoU over 256 thresholds too, their mean and maximum; the mean Dice and IoU of PraNet's
             tables.
         released: ``"on"``: also E- and S-measure as the released MADGNet code computes them, its slips included.
@@ -130,6 +131,11 @@ class Protocol:
     def pooled_measures(self) -> tuple[str, ...]:
         """Names of the measures of a data set that are no means over its cases."""
         return tuple(name for name in self._names() if MEASURES[name].pooled)
+
+    @property
+    def oracle(self) -> bool:
+        """Whether prompts are taken from the references of the cases that are tested: no rival of automatic methods."""
+        return _prompt_kind(self.prompts)[1]
 
     def _names(self) -> list[str]:
         """Every measure of this protocol, in the order of tables."""
@@ -203,6 +209,23 @@ PROTOCOLS: dict[str, Protocol] = {
 - ``volume``: volumes in their own grid, distances in millimetres.
 """
 
+PROMPTS: dict[str, bool] = {
+    "none": False,
+    "image_box": False,
+    "point": True,
+    "clicks<n>": True,
+    "box": True,
+    "box_jitter<n>": True,
+}
+"""Sources of prompts, and whether each is an oracle, which reads the reference.
+
+- ``none``: nothing is told; ``image_box``: the box of the whole image, whatever it shows.
+- ``point``: a random pixel of the reference; ``clicks5``: that and four corrections, each in the largest error so far.
+- ``box``: the box around the reference; ``box_jitter10``: each side of it moved by up to 10 percent.
+
+`madgnet_bench.layers.prompts` draws them.
+"""
+
 _CHOICES: dict[str, tuple[str, ...]] = {
     "maps": ("soft", "hard"),
     "range": ("as_is", "stretched"),
@@ -225,7 +248,9 @@ def _value(key: str, text: str) -> int | float | str:
         if text not in _CHOICES[key]:
             raise ConfigError(f"protocol field {key}={text!r} is not one of {', '.join(_CHOICES[key])}.")
         return text
-    if key == "prompts" or (key == "size" and text == "native"):
+    if key == "prompts":
+        return _prompt_kind(text)[0]
+    if key == "size" and text == "native":
         return text
     try:
         number = int(text) if key in _INTEGERS else float(text)
@@ -235,3 +260,13 @@ def _value(key: str, text: str) -> int | float | str:
     if not least <= number <= greatest:
         raise ConfigError(f"protocol field {key}={text} is out of range.")
     return number
+
+
+def _prompt_kind(text: str) -> tuple[str, bool]:
+    """A source of prompts, and whether it is an oracle."""
+    kind = re.sub(r"[1-9]\d*$", "<n>", text)
+    if kind not in PROMPTS:
+        raise ConfigError(
+            f"protocol field prompts={text!r} is no source of prompts; {nearest(text, PROMPTS)} (<n> is a whole number)"
+        )
+    return text, PROMPTS[kind]

@@ -9,9 +9,11 @@ A run folder ``runs/<suite>/<run_id>/`` holds::
     checkpoints/       last.ckpt and, where the protocol chooses by validation, best.ckpt
     cases.csv          one row per tested case and target
     curves.npz         in the order of its rows, the counts behind measures that are no means over cases
+    replicates.npz     bootstrap replicates of every cell, made from cases.csv; only saves time
     predictions/       overlays and masks: none, selected or all
     result.json        summary per data set and target, keyed by the sha256 of cases.csv; written last
     log.txt            what was printed
+    .lock              locked by the process that trains or tests this run, as long as it lives
 
 A folder without ``result.json`` is an interrupted run, and starting the same configuration again resumes it.
 """
@@ -81,6 +83,8 @@ UNIDENTIFYING_KEYS = (
     "data.init_args.cache_gb",
     "data.init_args.eval_batch_size",
     "data.init_args.num_workers",
+    "model.init_args.embeddings.init_args.folder",
+    "model.init_args.embeddings.init_args.limit_gb",
 )
 """Configuration keys that do not make another experiment (paths, devices, workers, loggers, verbosity) and so stay out of
 `run_id`. ``data.init_args.batch_size`` is the batch over all devices, so the effective batch and the seed are in."""
@@ -250,16 +254,22 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def lock_file(self) -> Path:
+        """Locked by the process that writes the run; its presence means nothing."""
+        return self.path / ".lock"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def state(self) -> Literal["new", "interrupted", "done"]:
-        """``done`` once the result is written, ``interrupted`` while only other files are there."""
+        """``done`` once the result is written, ``interrupted`` while only other files are there, but for the lock file."""
         if self.result_file.is_file():
             return "done"
-        return "interrupted" if self.path.is_dir() and any(self.path.iterdir()) else "new"
+        written = self.path.is_dir() and any(path != self.lock_file for path in self.path.iterdir())
+        return "interrupted" if written else "new"
 
     def write_cases(self, rows: Sequence[CaseRow], *, curves: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Write the case table, sorted, and beside it the curves.

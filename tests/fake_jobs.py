@@ -1,6 +1,7 @@
 """A stand-in for `madgnet-bench fit` that needs no torch, and plans of jobs for it.
 
-It "trains" epochs of 20 ms into a run folder, goes on where an earlier attempt left off, and misbehaves as its arguments say.
+It locks its run folder as `fit` does, "trains" epochs of 20 ms into it, goes on where an earlier attempt left off, and
+misbehaves as its arguments say.
 """
 
 import sys
@@ -13,9 +14,14 @@ from madgnet_bench.bench.plan import Plan, PlannedJob
 __all__ = ["FAKE", "fake_plan", "starts", "wait_for"]
 
 _SCRIPT = """
-import os, signal, sys, time
+import fcntl, os, signal, sys, time
 folder, name, epochs, *how = sys.argv[1:]
 os.makedirs(folder, exist_ok=True)
+lock = open(os.path.join(folder, ".lock"), "a")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit("another process trains this run now")
 with open(os.path.join(os.path.dirname(folder), "starts.txt"), "a") as stream:
     stream.write(f"{name} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.environ['OMP_NUM_THREADS']} {time.time()}\\\\n")
 parts = int(how[how.index("--run.batch_parts") + 1]) if "--run.batch_parts" in how else 1
@@ -38,7 +44,7 @@ for epoch in range(done, int(epochs)):
     os.replace(history + ".new", history)
     if "flaky" in how and epoch == done:
         os.kill(os.getpid(), signal.SIGKILL)
-while "hang" in how:
+while "hang" in how or "gate" in how and not os.path.exists(os.path.join(os.path.dirname(folder), "open")):
     time.sleep(0.02)
 if "nothing" not in how:
     open(os.path.join(folder, "result.json"), "w").write("{}")

@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,8 @@ from standins import batch_of
 
 from madgnet_bench.bench.suite import Suite
 from madgnet_bench.catalog.official import READERS, CatalogDataset
-from madgnet_bench.cli import main
+from madgnet_bench.cli import classes, main
 from madgnet_bench.cli.training import BenchCLI
-from madgnet_bench.networks.madgnet import MADGNet
-from madgnet_bench.networks.unet import UNet
 from madgnet_bench.protocol import Protocol
 
 ROOT = Path(__file__).parents[1]
@@ -50,9 +49,9 @@ JOBS = {
     "ablation_sub_decoder": 3 * 3 * 3,
     "fundus": 2 * 3,
     "mixed_modality": 2 * 2 * 2 * 3,
-    "real_subsets": 3 * 4 * 3,
+    "real_subsets": 5 * 4 * 2,
     "seen_unseen": 2 * 5 * 3,
-    "smoke": 2 * 2,
+    "smoke": 3 * 2,
 }
 """Jobs of every suite: networks (and losses) x training sets x seeds."""
 
@@ -85,7 +84,44 @@ trainer:
 """
 """Phantoms for the images, small batches, no GPU: everything else is the file's own."""
 
+SMALL_ENCODERS = {
+    "smp_dpt.yaml": "test_vit",
+    "smp_segformer.yaml": "pvt_v2_b0",
+    "smp_upernet.yaml": "test_convnext",
+    **{f"smp_{name}.yaml": "test_resnet" for name in ("deeplab_v3_plus", "fpn", "manet", "unet", "unet_plus_plus")},
+}
+"""Encoders with which a configuration is run; it is built at full size elsewhere."""
+
+SMALL_SAM = {
+    name: {"size": "tiny", "image_size": 64, **weights}
+    for weights, names in (
+        ({}, ("sam_tiny_point", "sam_med2d_point")),
+        ({"checkpoint": None}, ("sam_frozen_point", "sam_point", "sam_lora_box")),
+        ({"encoder_checkpoint": None}, ("sam_automatic", "self_prompt_sam")),
+    )
+    for name in names
+}
+"""Arguments with which SAM and its relatives are run: a tiny one, nothing downloaded."""
+
 PARAMETERS = {
+    "attention_unet.yaml": 34_878_573,
+    "sam_automatic.yaml": 90_042_289,
+    "sam_frozen_point.yaml": 93_735_472,
+    "sam_lora_box.yaml": 91_490_864,  # at 512 pixels: fewer positions than at 1024
+    "sam_med2d_point.yaml": 271_241_776,
+    "sam_point.yaml": 93_735_472,
+    "sam_tiny_point.yaml": 102_956,
+    "self_prompt_sam.yaml": 93_735_472,
+    "smp_deeplab_v3_plus.yaml": 22_437_457,
+    "smp_dpt.yaml": 121_007_617,
+    "smp_fpn.yaml": 23_155_393,
+    "smp_manet.yaml": 31_783_633,
+    "smp_segformer.yaml": 25_375_937,
+    "smp_unet.yaml": 24_436_369,
+    "smp_unet_plus_plus.yaml": 26_078_609,
+    "smp_upernet.yaml": 37_043_873,
+    "unet_plus_plus.yaml": 9_163_329,
+    "unet_plus_plus_deep.yaml": 9_163_428,
     "unet.yaml": 31_037_633,
     "unet_16_256.yaml": 1_942_577,
     "madgnet.yaml": 33_366_372 - 2 * (256 + 128 + 64 + 32 + 4),  # without the distance and boundary maps of four stages
@@ -93,11 +129,18 @@ PARAMETERS = {
     "madgnet_resnet18.yaml": 15_482_716,
     "madgnet_resnet18_multi_task.yaml": 15_482_716 + 2 * (256 + 128 + 64 + 32 + 4),
 }
-"""Parameters with one target."""
+"""Parameters of every network's configuration, with one target."""
+
+INITIAL_WEIGHTS = ("pretrained", "checkpoint", "encoder_checkpoint")
+"""Arguments of networks that change no shape."""
+
+FOUND = {"data": 8, "demo": 2, "madgnet": 6, "network": len(PARAMETERS), "trainer": 4}
+"""How many configurations lie in each folder."""
 
 
 def test_every_configuration_is_found():
-    assert len(CONFIGS) == 16 + 1 + 6
+    assert Counter(path.parent.name for path in CONFIGS) == FOUND
+    assert {path.name for path in CONFIGS if path.parent.name == "network"} == set(PARAMETERS)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -116,6 +159,10 @@ def test_it_runs(path, tmp_path, capsys):
     fast = tmp_path / "fast.yaml"
     fast.write_text(FAST)
     files = [*COMPANIONS[path.parent.name], path, fast]
+    if path.stem in SMALL_SAM:
+        files.append(tmp_path / "small.yaml")
+        network = {"init_args": SMALL_SAM[path.stem]}
+        files[-1].write_text(yaml.safe_dump({"model": {"init_args": {"network": network}}}))
     texts = [file.read_text() for file in files]
     protocol = Protocol.parse(next((yaml.safe_load(t)["protocol"] for t in reversed(texts) if "\nprotocol:" in t), "madgnet"))
     size = 96 if any("rates:" in text for text in texts) else 64  # the smallest of which every rate makes another size
@@ -125,6 +172,8 @@ def test_it_runs(path, tmp_path, capsys):
         arguments += ["--model.init_args.network.init_args.pretrained", "false"]
     if path.parent.name == "madgnet":  # the network is not the file's own
         arguments += ["--model.init_args.network.init_args.encoder", "resnet10t"]
+    if path.name in SMALL_ENCODERS:
+        arguments += ["--model.init_args.network.init_args.encoder", SMALL_ENCODERS[path.name]]
     assert main([*arguments, "--run.root", str(tmp_path / "runs")]) == 0, capsys.readouterr().err
     assert "fast_dev_run" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
@@ -133,12 +182,14 @@ def test_it_runs(path, tmp_path, capsys):
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.parent.name == "network"], ids=lambda path: path.name)
 def test_networks_are_built_at_full_size(path):
     described = yaml.safe_load(path.read_text())["model"]["init_args"]["network"]
-    network_class = {"UNet": UNet, "MADGNet": MADGNet}[described["class_path"]]
+    network_class = getattr(classes, described["class_path"])
+    arguments = {name: value for name, value in described["init_args"].items() if name not in INITIAL_WEIGHTS}
     with torch.device("meta"):
-        network = network_class(1, **{name: value for name, value in described["init_args"].items() if name != "pretrained"})
-        logits = network.eval()(torch.empty(1, 3, 352, 352)).logits
-    assert logits.shape == (1, 1, 352, 352)
+        network = network_class(1, **arguments)
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[path.name]
+    if described["class_path"] != "SelfPromptSAM":  # it prompts itself by values, of which the meta device has none
+        with torch.device("meta"):
+            assert network.eval()(torch.empty(1, 3, 352, 352)).logits.shape == (1, 1, 352, 352)
 
 
 def test_every_data_set_has_a_reader():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from madgnet_bench.pictures import draw_outlines, error_overlay, target_colours, to_rgb
+from madgnet_bench.pictures import PARTS, case_panel, draw_outlines, error_overlay, target_colours, to_rgb
 
 
 def square(side, low, high, targets=1):
@@ -73,4 +73,15 @@ def test_errors_of_several_targets_are_united():
     nested = np.concatenate([outer, inner])
     assert np.array_equal(
         error_overlay(np.zeros((8, 8, 1), np.uint8), nested, nested), error_overlay(np.zeros((8, 8, 1), np.uint8), outer, outer)
+    )
+
+
+def test_a_panel_is_its_parts_side_by_side():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+    prediction, reference = square(8, 2, 6), square(8, 3, 7)
+    panel = case_panel(image, prediction, reference)
+    parts = np.split(panel, len(PARTS), axis=1)
+    expected = [to_rgb(image), draw_outlines(image, reference), draw_outlines(image, prediction)]
+    assert all(
+        np.array_equal(*pair) for pair in zip(parts, [*expected, error_overlay(image, prediction, reference)], strict=True)
     )

@@ -18,7 +18,7 @@ PROTOCOL = st.builds(
     empty=st.floats(0, 1),
     mask_resampling=st.sampled_from(["bilinear", "nearest"]),
     checkpoint=st.sampled_from(["best", "last"]),
-    prompts=st.sampled_from(["none", "box", "points-3"]),
+    prompts=st.sampled_from(["none", "box", "clicks3"]),
 )
 
 

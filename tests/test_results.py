@@ -40,6 +40,13 @@ def test_no_image_is_committed():
     assert all(path.name.startswith("curves_") and path.stat().st_size < 200_000 for path in plots)
 
 
+def test_the_readme_names_every_folder():
+    folders = {path.name for path in RESULTS.iterdir() if path.is_dir()}
+    assert "published" in folders
+    text = (RESULTS / "README.md").read_text(encoding="utf-8")
+    assert [name for name in sorted(folders) if f"`{name}/`" not in text] == []
+
+
 def test_every_term_of_the_multi_task_training_falls():
     history = RunFolder(RESULTS / "real/nuclei/5f64b1883eab").read_history()
     terms = [name for name in history[0] if name.startswith("train/")]

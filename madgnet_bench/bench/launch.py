@@ -1,5 +1,9 @@
 """Launchers start the processes of jobs: one interface, and the one for this machine.
 
+A launcher for other machines hands tasks to a queue. No process there can inherit a lock from here, so that three things keep
+a job from running twice: the runner adopts what an earlier one has submitted, a task that begins looks whether it still stands
+on record (`Task.record`), and a training locks its run folder.
+
 On this machine a launcher has slots: one per GPU, or parts of the processor. A slot is a lock file that the job's processes
 inherit, so that what a killed runner left behind still takes its place, and several runners share the machine.
 """
@@ -20,7 +24,17 @@ from typing import Protocol
 
 from madgnet_bench.bench.locks import try_lock, unlock
 
-__all__ = ["Handle", "Launcher", "LocalLauncher", "Slot", "Task", "cpu_slots", "gpu_slots", "visible_gpus"]
+__all__ = [
+    "Handle",
+    "Launcher",
+    "LocalLauncher",
+    "Slot",
+    "Task",
+    "cpu_slots",
+    "gpu_slots",
+    "task_environment",
+    "visible_gpus",
+]
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -32,14 +46,19 @@ class Task:
     Attributes:
         words: The command.
         log: File to which its output is appended.
+        record: Folder of the job's record, see `madgnet_bench.bench.ledger.JobFolder`. Once `Launcher.submit` has returned, the
+            caller writes `Handle.where` there; what was in a queue runs only while that is the last word.
         devices: Devices that it needs at once.
+        gpu: Whether these are to be GPUs where there are some.
         lock: Descriptor of a lock that lasts as long as the task: processes inherit it where they can, and the caller holds it
             until `Launcher.poll` has told the end.
     """
 
     words: tuple[str, ...]
     log: Path
+    record: Path
     devices: int
+    gpu: bool
     lock: int
 
 
@@ -48,23 +67,50 @@ class Handle(Protocol):
 
     @property
     def where(self) -> str:
-        """Where it runs, for the record."""
+        """Where it runs, for the record; from this an equal launcher can adopt it."""
         ...
 
 
 class Launcher(Protocol):
-    """Starts tasks and tells when they end. All calls return at once."""
+    """Starts tasks and tells when they end. All calls return at once.
+
+    Attributes:
+        batch: How many tasks to hand over at once, where there are as many.
+        queues: Whether tasks may wait after `submit`. Such a launcher writes a line to the log when one begins.
+    """
+
+    batch: int
+    queues: bool
 
     def refusal(self, devices: int) -> str | None:
         """Why a task of so many devices can never start; None where it can."""
         ...
 
-    def submit(self, task: Task) -> Handle | None:
-        """Start a task; None where there is no room now."""
+    def submit(self, tasks: Sequence[Task]) -> Sequence[Handle]:
+        """Start tasks in order, as many as there is room for now.
+
+        Returns:
+            A handle of each that was started: of the first task, of the second, and so on.
+
+        Raises:
+            RunError: None could be started, and waiting does not help.
+        """
+        ...
+
+    def adopt(self, where: str) -> Handle | None:
+        """Take over what an earlier launcher has started; None where that has ended, or was started by one of another kind.
+
+        Raises:
+            RunError: It cannot be told now.
+        """
         ...
 
     def poll(self, handle: Handle) -> int | None:
         """The exit status, negative where a signal ended it; None while it runs. Once told, all its processes are gone."""
+        ...
+
+    def running_seconds(self, handle: Handle) -> float:
+        """How long a task has run so far, without the time that it waited; 0 before it has begun."""
         ...
 
     def cancel(self, handle: Handle) -> None:
@@ -92,7 +138,8 @@ class _Process:
     process: subprocess.Popen[bytes]
     slots: list[int]
     where: str
-    deadline: float | None = field(default=None)
+    started: float = field(default_factory=time.monotonic)
+    deadline: float | None = None
 
 
 class LocalLauncher:
@@ -103,6 +150,9 @@ class LocalLauncher:
         folder: Where the lock files of the slots lie: launchers with the same folder share them.
         grace: Seconds between the request to end and the kill.
     """
+
+    batch = 1
+    queues = False
 
     def __init__(self, slots: Sequence[Slot], folder: Path, *, grace: float = 15.0) -> None:
         self._slots = list(slots)
@@ -115,8 +165,26 @@ class LocalLauncher:
         most = len(self._slots) if gpus == {None} else len(gpus)
         return None if devices <= most else f"needs {devices} devices at once, and there are {most} here."
 
-    def submit(self, task: Task) -> _Process | None:
+    def submit(self, tasks: Sequence[Task]) -> list[_Process]:
         """See `Launcher`."""
+        started: list[_Process] = []
+        for task in tasks:
+            process = self._start(task)
+            if process is None:
+                break
+            started.append(process)
+        return started
+
+    def adopt(self, where: str) -> None:
+        """See `Launcher`: who outlived its runner still holds its lock, and nobody but its parent can tell how it ends."""
+
+    def running_seconds(self, handle: Handle) -> float:
+        """See `Launcher`."""
+        assert isinstance(handle, _Process)
+        return time.monotonic() - handle.started
+
+    def _start(self, task: Task) -> _Process | None:
+        """Start one task; None where there is no room."""
         taken = self._take(task.devices)
         if taken is None:
             return None
@@ -203,12 +271,16 @@ def cpu_slots(number: int | None = None) -> list[Slot]:
     return [Slot(f"cpu{i}", None, max(1, cores // count)) for i in range(count)]
 
 
+def task_environment(threads: int) -> dict[str, str]:
+    """The environment of a task whose processes have so many threads each; a number that the user has set stays."""
+    return {**dict.fromkeys(_THREADS, str(threads)), **os.environ, "PYTHONUNBUFFERED": "1"}
+
+
 def _environment(slots: Sequence[Slot]) -> dict[str, str]:
-    """The environment of a job on some slots; a number of threads that the user has set stays."""
-    threads = {name: str(slots[0].threads) for name in _THREADS}
+    """The environment of a task on some slots."""
     gpus = [slot.gpu for slot in slots if slot.gpu is not None]
     chosen = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
-    return {**threads, **os.environ, **chosen, "PYTHONUNBUFFERED": "1"}
+    return {**task_environment(slots[0].threads), **chosen}
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

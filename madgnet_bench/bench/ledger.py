@@ -2,11 +2,12 @@
 
 The folder of a job holds::
 
-    lock        held while an attempt runs, by the runner and by the attempt itself
+    lock        held while an attempt runs or waits in a queue, by the runner, and by the attempt where that can inherit it
     job.json    name, command and attempts
     log.txt     what all attempts printed
 
-A job is done once its run folder holds a result. Only who holds the lock starts an attempt or writes `job.json`.
+A training also locks its run folder, see `madgnet_bench.records`, which tells that it runs where no runner is left and on other
+machines. A job is done once its run folder holds a result. Only who holds the lock starts an attempt or writes `job.json`.
 """
 
 from __future__ import annotations
@@ -27,15 +28,20 @@ from madgnet_bench.records import SCHEMA_VERSION, RunFolder, write_json
 
 __all__ = ["Attempt", "JobFolder", "State", "state_of"]
 
-State = Literal["waiting", "running", "done", "failed", "interrupted"]
+State = Literal["waiting", "queued", "running", "done", "failed", "interrupted"]
 
 _TAIL = 20_000
 """Bytes at the end of a log that are looked at."""
 
 _OUT_OF_MEMORY = re.compile(
-    r"OutOfMemoryError|CUDA out of memory|MPS backend out of memory|can't allocate memory|std::bad_alloc|^MemoryError",
+    r"OutOfMemoryError|CUDA out of memory|MPS backend out of memory|can't allocate memory|std::bad_alloc|^MemoryError"
+    r"|^slurm: OUT_OF_MEMORY|oom[-_]kill",
     re.MULTILINE,
 )
+_ABROAD = re.compile(r"(slurm|ray):")
+"""How every place on another machine begins, and every line that its launcher writes to the log."""
+_FROM_QUEUE = re.compile(r"(?:slurm|ray): (?:(job .* begins)|requeued)")
+"""The line with which a job begins that was in a queue, until it prints something itself, and the one when it is back there."""
 _DECORATION = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -44,7 +50,7 @@ class Attempt:
     """One start of a job.
 
     Attributes:
-        started: Seconds since the epoch of the clock.
+        started: When it began, or while it is queued when it was submitted, in seconds since the epoch of the clock.
         where: Host and process, or what else a launcher calls it.
         epochs_before: Epochs that earlier attempts had finished.
         log_start: Where its part of the log begins, in bytes.
@@ -53,6 +59,7 @@ class Attempt:
         outcome: ``done``, ``failed``, ``stopped`` by the runner, or ``lost`` with its runner.
         reason: Why it failed, in a few words.
         out_of_memory: Whether it failed for want of memory.
+        queued: Whether it was put in a queue, and no runner has seen it begin.
     """
 
     started: float
@@ -64,6 +71,7 @@ class Attempt:
     outcome: Literal["", "done", "failed", "stopped", "lost"] = ""
     reason: str = ""
     out_of_memory: bool = False
+    queued: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,13 @@ class JobFolder:
         return self.path / "log.txt"
 
     @property
+    def log_size(self) -> int:
+        """Bytes in the log."""
+        return self.log_file.stat().st_size if self.log_file.is_file() else 0
+
+    @property
     def running(self) -> bool:
-        """Whether an attempt runs now, or is just being started or recorded, on this machine or another."""
+        """Whether a runner, or an attempt that outlived one, has this job in hand."""
         return is_locked(self._lock_file)
 
     @property
@@ -95,8 +108,16 @@ class JobFolder:
         return self.path / "job.json"
 
     def claim(self) -> int | None:
-        """Lock the job; None where another runner, or an attempt that outlived its runner, holds it."""
-        return try_lock(self._lock_file)
+        """Lock the job; None where another runner, or an attempt that outlived its runner, holds it.
+
+        Raises:
+            RunError: The file system has no locks.
+        """
+        try:
+            return try_lock(self._lock_file)
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunError(f"{self._lock_file}: cannot be locked ({reason}). Choose another --root.") from None
 
     def attempts(self) -> list[Attempt]:
         """The attempts so far, first to last.
@@ -118,10 +139,23 @@ class JobFolder:
 
     def end(self, name: str, command: str, **how: Any) -> Attempt:
         """Record how the last attempt ended, by default now; the lock must be held."""
+        return self.change(name, command, **{"ended": time.time(), "queued": False, **how})
+
+    def change(self, name: str, command: str, **what: Any) -> Attempt:
+        """Record something else about the last attempt; the lock must be held."""
         *earlier, last = self.attempts()
-        ended = replace(last, **{"ended": time.time(), **how})
-        self._write(name, command, [*earlier, ended])
-        return ended
+        changed = replace(last, **what)
+        self._write(name, command, [*earlier, changed])
+        return changed
+
+    def told(self, attempt: Attempt) -> Literal["queued", "running"] | None:
+        """How an attempt stands that has not ended and was put in a queue, as its log tells; None where that tells nothing."""
+        if _ABROAD.match(attempt.where) is None:
+            return None
+        if self.log_size <= attempt.log_start:
+            return "queued" if attempt.queued else "running"
+        found = _FROM_QUEUE.match("".join(self.last_lines(1)))
+        return None if found is None else ("running" if found[1] else "queued")
 
     def tail(self, attempt: Attempt | None = None) -> str:
         """The end of the log, or of the log from an attempt on, without the codes that colour it."""
@@ -147,9 +181,11 @@ class JobFolder:
             code: Its exit status, negative where a signal ended it.
         """
         text = self.tail(attempt)
-        lines = text.splitlines() or ["it printed nothing"]
+        lines = [line for line in text.splitlines() if not _FROM_QUEUE.match(line)] or ["it printed nothing"]
         last = next((line for line in reversed(lines) if line.startswith("madgnet-bench ")), lines[-1]).strip()
         memory = code != 0 and _OUT_OF_MEMORY.search(text) is not None
+        if _ABROAD.match(lines[-1]):
+            return lines[-1][:300], memory
         if code < 0:
             return f"killed by {_signal_name(-code)}", memory
         if code == 0:
@@ -173,8 +209,10 @@ def state_of(run: RunFolder, job: JobFolder) -> State:
     if run.state == "done":
         return "done"
     attempts = job.attempts()
-    if not (attempts and attempts[-1].outcome) and job.running:
+    if is_locked(run.lock_file):
         return "running"
+    if attempts and not attempts[-1].outcome:
+        return job.told(attempts[-1]) or ("running" if job.running else "interrupted")
     if attempts:
         return "failed" if attempts[-1].outcome in ("failed", "done") else "interrupted"
     return "interrupted" if run.state == "interrupted" else "waiting"

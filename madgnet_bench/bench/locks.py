@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 __all__ = ["is_locked", "try_lock", "unlock"]
+
+_LOOK = 0.001
+"""Seconds within which `is_locked` has long let go of what it looked at."""
 
 
 def try_lock(path: Path) -> int | None:
@@ -21,7 +25,11 @@ def try_lock(path: Path) -> int | None:
         The descriptor that holds the lock, or None where another holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _try_lock(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+    descriptor = _try_lock(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+    if descriptor is None:
+        time.sleep(_LOOK)
+        descriptor = _try_lock(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX)
+    return descriptor
 
 
 def is_locked(path: Path) -> bool:

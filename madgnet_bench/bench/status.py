@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from madgnet_bench.bench.ledger import Attempt, JobFolder, State, state_of
@@ -24,7 +24,7 @@ class JobStatus:
         attempts: How often it was started.
         epoch: Epochs done.
         best: Greatest DSC in seen validation so far, as a fraction; None before the first, or without validation.
-        seconds: Time that its attempts took so far; one whose end nobody saw does not count.
+        seconds: Time that its attempts took so far, without waiting in queues; one whose end nobody saw does not count.
         left: Estimated seconds until it has trained; None where it does not run, or has not finished an epoch since it began.
         reason: Why the last attempt did not finish.
         last_lines: The end of the log of a job that failed.
@@ -59,7 +59,7 @@ def read_status(plan: Plan, *, before: Sequence[JobStatus] = (), lines: int = 5)
 def count(rows: Sequence[JobStatus]) -> dict[State, int]:
     """Number of jobs per state, of the states that there are."""
     found = Counter(row.state for row in rows)
-    order: tuple[State, ...] = ("done", "running", "waiting", "interrupted", "failed")
+    order: tuple[State, ...] = ("done", "running", "queued", "waiting", "interrupted", "failed")
     return {state: found[state] for state in order if found[state]}
 
 
@@ -69,7 +69,7 @@ def seconds_left(rows: Sequence[JobStatus]) -> float | None:
     A job that waits is taken to last as long as the mean of those that are done, or where none is, of those that run.
     """
     running = [row for row in rows if row.state == "running"]
-    waiting = [row for row in rows if row.state in ("waiting", "interrupted")]
+    waiting = [row for row in rows if row.state in ("queued", "waiting", "interrupted")]
     left = [row.left for row in running if row.left is not None]
     if not running or len(left) < len(running):
         return None
@@ -84,8 +84,11 @@ def _read(plan: Plan, job: PlannedJob, lines: int) -> JobStatus:
     history = run.read_history()
     now = time.time()
     last = attempts[-1] if attempts else None
+    if last is not None and last.ended is None and state == "done":  # its runner was gone by then
+        attempts[-1] = last = replace(last, ended=run.result_file.stat().st_mtime)
     seconds = sum(one.ended - one.started for one in attempts if one.ended is not None)
-    if state == "running" and last is not None and last.ended is None:
+    begun = state == "running" and last is not None and last.ended is None and not last.queued
+    if begun and last is not None:
         seconds += now - last.started
     reason = last.reason if last is not None and state in ("failed", "interrupted") else ""
     if state == "interrupted" and not reason:
@@ -97,7 +100,7 @@ def _read(plan: Plan, job: PlannedJob, lines: int) -> JobStatus:
         epoch=len(history),
         best=max((row["val/dsc"] for row in history if "val/dsc" in row), default=None),
         seconds=max(0.0, seconds),
-        left=_left(last, len(history), job.epochs, now) if state == "running" else None,
+        left=_left(last, len(history), job.epochs, now) if begun else None,
         reason=reason,
         last_lines=tuple(folder.last_lines(lines)) if state == "failed" else (),
     )

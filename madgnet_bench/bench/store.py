@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import yaml
 
 from madgnet_bench import __version__
 from madgnet_bench.errors import RunError
+from madgnet_bench.protocol import MEASURES
 from madgnet_bench.records import RunFolder, find_runs, run_id
 
 __all__ = ["Cell", "Run", "Store", "load_runs"]
@@ -72,6 +73,9 @@ class Run:
         seconds: Wall-clock time of training and testing.
         deviations: Where the run departs from its method, in words.
         recipe: Hash of the configuration without the seed: only runs of one recipe are repetitions of each other.
+        costs: What the network and the run cost, as `madgnet_bench.cli.costs` measures it; empty in older results.
+        pretraining: Names of the data sets that the network's initial weights were trained on; empty where none is known.
+        cases_sha256: The sha256 of the case table, which was checked when the run was read.
     """
 
     folder: RunFolder
@@ -93,6 +97,9 @@ class Run:
     seconds: float
     deviations: tuple[str, ...]
     recipe: str
+    costs: Mapping[str, Any] = field(default_factory=dict)
+    pretraining: tuple[str, ...] = ()
+    cases_sha256: str = ""
 
     @property
     def stale(self) -> bool:
@@ -202,10 +209,20 @@ def _read_run(folder: RunFolder, result: Mapping[str, Any]) -> Run:
             seconds=float(result["seconds"]),
             deviations=tuple(result["deviations"]),
             recipe=_recipe(folder, str(result["protocol"])),
+            costs=dict(result.get("costs") or {}),
+            pretraining=tuple(map(str, result.get("pretraining") or ())),
+            cases_sha256=str(result["cases_sha256"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"no key {error}" if isinstance(error, KeyError) else str(error)
         raise RunError(f"{folder.result_file}: {what}; damaged. Delete it and start the run again.") from None
+    unknown = sorted({name for cell in cells for name in cell.measures} - MEASURES.keys())
+    if unknown:
+        what = f"{len(unknown)} measures" if len(unknown) > 1 else "a measure"
+        raise RunError(
+            f"{folder.result_file}: {what} that this version does not know, first {unknown[0]!r}. Upgrade madgnet-bench, or "
+            "delete it and start the run again."
+        )
     names = [str(cell) for cell in cells]
     if not names or len(set(names)) < len(names):
         what = "a cell stands twice" if names else "no cell"

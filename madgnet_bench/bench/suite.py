@@ -125,14 +125,18 @@ class Suite:
     _jobs: tuple[Job, ...] = field(repr=False)
 
     @classmethod
-    def read(cls, path: str | Path) -> Suite:
+    def read(cls, path: str | Path, *, seeds: Sequence[int] | None = None) -> Suite:
         """Read a suite file and expand it. Configurations are only looked for, not opened.
+
+        Args:
+            path: The file.
+            seeds: Seeds in the place of the file's.
 
         Raises:
             ConfigError: The file cannot be read, a key, name, file or value in it is wrong, two names make the same job, or no
                 job is left; the message names the file, the key and, where there is one, the nearest valid name.
         """
-        return _Reader(Path(path)).read()
+        return _Reader(Path(path), seeds).read()
 
     def jobs(self) -> tuple[Job, ...]:
         """The jobs, the first axis varying slowest and the seed fastest."""
@@ -142,8 +146,9 @@ class Suite:
 class _Reader:
     """Reads one suite file; every message names the file and the key."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seeds: Sequence[int] | None) -> None:
         self._path = path
+        self._other_seeds = seeds
         self._checked: set[str] = set()
         self._reserved = dict(_RESERVED)
 
@@ -174,7 +179,7 @@ class _Reader:
         for key in _NEEDED:
             if key not in document:
                 self._fail(key, f"missing; a suite needs {', '.join(_NEEDED)}")
-        return dict(document)
+        return {**document, "seeds": document["seeds"] if self._other_seeds is None else list(self._other_seeds)}
 
     def _axes(self, document: Mapping[str, Any]) -> dict[str, dict[str, _Layer]]:
         """The cells along every axis, in the order in which the axes vary, slowest first."""

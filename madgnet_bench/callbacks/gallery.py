@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,34 +15,57 @@ from PIL import Image
 
 from madgnet_bench.contracts import Prediction, SegmentationBatch
 from madgnet_bench.metrics.overlap import dice
-from madgnet_bench.pictures import draw_outlines, error_overlay, to_rgb
+from madgnet_bench.pictures import KINDS, PARTS, case_panel, draw_outlines
 from madgnet_bench.protocol import Protocol
+from madgnet_bench.records import write_json
 
-__all__ = ["MaskWriter", "TestGallery"]
+__all__ = ["GALLERY_SCHEMA", "MaskWriter", "TestGallery"]
 
 
-class _Picture(NamedTuple):
-    """A tested case, kept for drawing; ordered by its score."""
+GALLERY_SCHEMA = 1
+"""Version of the layout of ``gallery.json``."""
+
+
+class _Tested(NamedTuple):
+    """A tested case: its score, and what is needed to draw it later.
+
+    Attributes:
+        score: DSC, as a fraction.
+        case_id: Its name.
+        place: Its position in the test set.
+        mask: The predicted mask (K, H, W), packed to bits and compressed.
+        shape: (K, H, W).
+    """
 
     score: float
     case_id: str
-    image: NDArray[np.uint8]
-    prediction: NDArray[np.uint8]
-    reference: NDArray[np.uint8]
+    place: int
+    mask: bytes
+    shape: tuple[int, ...]
 
 
 class TestGallery(Callback):
-    """After a test, draws image, reference, prediction and errors of each test set's best and worst cases, side by side.
+    """After a test, draws image, reference, prediction and errors of each test set's worst, median and best cases.
 
-    Files are ``<folder>/<data set>/{worst,best}<rank>_dsc<percent>_<case>.png``; ``all`` also writes the predicted mask of
-    every case and target as ``<folder>/<data set>/masks/<target>/<case>.png``. Pictures and scores are at the network's
-    size, also where the protocol measures at another. Pictures of an earlier test are deleted.
+    They stand side by side in one file per case, ``<folder>/<data set>/{worst,median,best}<rank>_dsc<percent>_<case>.png``, and
+    ``gallery.json`` beside them lists the files with their cases and scores::
+
+        {"schema_version": 1, "dataset": ..., "parts": ["image", "reference", "prediction", "errors"], "targets": [...],
+         "cases": [{"case_id": ..., "kind": "worst", "rank": 1, "dsc": 0.12, "file": ..., "width": 352, "height": 352}, ...]}
+
+    where width and height are those of one part. ``median1`` is the case in the middle of the scores, the others lie beside it.
+    ``all`` also writes the predicted mask of every case and target as ``<folder>/<data set>/masks/<target>/<case>.png``.
+    Pictures and scores are at the network's size, also where the protocol measures at another. Pictures of an earlier test are
+    deleted.
+
+    The median is known only at the end, so the mask of every case is kept till then as compressed bits, about 1 to 5 KB for a
+    target of 352 x 352 pixels; images and references of the chosen cases are read again from the data module.
 
     Args:
         folder: Where pictures go.
         protocol: Threshold and empty-mask policy of the scores.
         keep: ``selected`` or ``all``.
-        count: How many best and worst cases of each test set.
+        count: How many worst, median and best cases of each test set.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
@@ -50,12 +74,14 @@ class TestGallery(Callback):
         self, folder: Path, *, protocol: Protocol, keep: Literal["selected", "all"] = "selected", count: int = 3
     ) -> None:
         self._folder, self._protocol, self._keep, self._count = folder, protocol, keep, count
-        self._worst: dict[int, list[tuple[float, _Picture]]] = {}
-        self._best: dict[int, list[tuple[float, _Picture]]] = {}
+        self._tested: dict[int, list[_Tested]] = {}
+        self._places: list[Iterator[int]] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the cases of an earlier test."""
-        self._worst, self._best = {}, {}
+        self._tested = {}
+        loaders: Any = trainer.test_dataloaders
+        self._places = [iter(loader.sampler) for loader in loaders]
 
     def on_test_batch_end(
         self,
@@ -66,51 +92,66 @@ class TestGallery(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the batch's cases that are among the best or worst so far."""
-        probability = outputs["prediction"].probability.cpu()
-        predicted = probability >= self._protocol.threshold
+        """Keep score and mask of the batch's cases."""
+        predicted = outputs["prediction"].probability.cpu() >= self._protocol.threshold
         scores = dice(predicted, batch.mask.cpu() > 0.5, empty=self._protocol.empty)
         present = batch.target_present.cpu()
         for position, case_id in enumerate(batch.case_id):
-            picture = _Picture(
+            mask = predicted[position].numpy()
+            entry = _Tested(
                 score=float(scores[position][present[position]].mean()),
                 case_id=case_id,
-                image=_pixels(batch.image[position]),
-                prediction=(probability[position] >= self._protocol.threshold).numpy().astype(np.uint8),
-                reference=batch.mask[position].cpu().numpy().astype(np.uint8),
+                place=next(self._places[dataloader_idx]),
+                mask=zlib.compress(np.packbits(mask).tobytes(), 1),
+                shape=mask.shape,
             )
-            self._keep_extreme(self._worst.setdefault(dataloader_idx, []), -picture.score, picture)
-            self._keep_extreme(self._best.setdefault(dataloader_idx, []), picture.score, picture)
+            self._tested.setdefault(dataloader_idx, []).append(entry)
             if self._keep == "all":
                 datamodule = trainer.datamodule  # type: ignore[attr-defined]
                 folder = self._folder / _file_name(datamodule.test_sets[dataloader_idx].name) / "masks"
-                _write_masks(folder, datamodule.targets, picture.prediction, case_id)
+                _write_masks(folder, datamodule.targets, mask.astype(np.uint8), case_id)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw what was kept, over all processes."""
-        names = [test_set.name for test_set in trainer.datamodule.test_sets]  # type: ignore[attr-defined]
-        kept: list[Any] = [(self._worst, self._best)]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            kept = [None] * trainer.world_size
-            torch.distributed.all_gather_object(kept, (self._worst, self._best))
+        """Draw the chosen cases, over all processes."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        names = [test_set.name for test_set in datamodule.test_sets]
+        scores = _gathered([[entry[:2] for entry in self._tested.get(index, [])] for index in range(len(names))])
+        chosen = [
+            _choose([entry for process in scores for entry in process[index]], self._count) for index in range(len(names))
+        ]
+        wanted = [{case_id for _, _, case_id in entries} for entries in chosen]
+        masks = _gathered(
+            [[entry for entry in self._tested.get(index, []) if entry.case_id in ids] for index, ids in enumerate(wanted)]
+        )
+        self._tested = {}
         if not trainer.is_global_zero:
             return
         for index, name in enumerate(names):
-            folder = self._folder / _file_name(name)
-            for old in [*folder.glob("worst*_dsc*.png"), *folder.glob("best*_dsc*.png")]:
-                old.unlink()  # of an earlier test
-            for which, side in (("worst", 0), ("best", 1)):
-                found = [entry for process in kept for entry in process[side].get(index, [])]
-                ordered = sorted(found, key=lambda entry: (-entry[0], entry[1].case_id))[: self._count]
-                for rank, (_, picture) in enumerate(ordered, start=1):
-                    file = f"{which}{rank}_dsc{100 * picture.score:05.1f}_{_file_name(picture.case_id)}.png"
-                    _save(folder / file, _panel(picture))
+            found = {entry.case_id: entry for process in masks for entry in process[index]}
+            pictured = [(kind, rank, found[case_id]) for kind, rank, case_id in chosen[index]]
+            self._draw(self._folder / _file_name(name), name, pictured, datamodule.test_sets[index].cases, datamodule.targets)
 
-    def _keep_extreme(self, heap: list[tuple[float, _Picture]], priority: float, picture: _Picture) -> None:
-        """Push into a heap of at most ``count`` highest priorities; ties go to the smaller case_id."""
-        heap.append((priority, picture))
-        heap.sort(key=lambda entry: (-entry[0], entry[1].case_id))
-        del heap[self._count :]
+    def _draw(
+        self, folder: Path, name: str, pictured: Sequence[tuple[str, int, _Tested]], cases: Any, targets: Sequence[str]
+    ) -> None:
+        """Write the panels of one test set and their index, in place of those of an earlier test."""
+        for kind in KINDS:
+            for old in folder.glob(f"{kind}*_dsc*.png"):
+                old.unlink()
+        (folder / "gallery.json").unlink(missing_ok=True)
+        entries = []
+        for kind, rank, tested in pictured:
+            batch = cases[tested.place]
+            if list(batch.case_id) != [tested.case_id]:
+                raise RuntimeError(f"{name}: position {tested.place} holds {batch.case_id}, not the tested {tested.case_id}")
+            file = f"{kind}{rank}_dsc{100 * tested.score:05.1f}_{_file_name(tested.case_id)}.png"
+            reference = batch.mask[0].numpy().astype(np.uint8)
+            _save(folder / file, case_panel(_pixels(batch.image[0]), _unpacked(tested), reference))
+            about = {"case_id": tested.case_id, "kind": kind, "rank": rank, "dsc": round(tested.score, 6), "file": file}
+            entries.append({**about, "width": tested.shape[2], "height": tested.shape[1]})
+        if entries:
+            index = {"dataset": name, "parts": list(PARTS), "targets": list(targets), "cases": entries}
+            write_json(folder / "gallery.json", {"schema_version": GALLERY_SCHEMA, **index})
 
 
 class MaskWriter(Callback):
@@ -158,17 +199,32 @@ def _pixels(image: torch.Tensor) -> NDArray[np.uint8]:
     return (image.detach().cpu().float().numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
 
 
-def _panel(picture: _Picture) -> NDArray[np.uint8]:
-    """Image, reference outline, prediction outline and errors, side by side."""
-    return np.concatenate(
-        [
-            to_rgb(picture.image),
-            draw_outlines(picture.image, picture.reference),
-            draw_outlines(picture.image, picture.prediction),
-            error_overlay(picture.image, picture.prediction, picture.reference),
-        ],
-        axis=1,
-    )
+def _gathered(mine: Any) -> list[Any]:
+    """What every process has, in their order."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [mine]
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, mine)
+    return everyone
+
+
+def _choose(scores: Sequence[tuple[float, str]], count: int) -> list[tuple[str, int, str]]:
+    """Kind, rank from 1 and case_id of the worst, median and best cases; ties go to the smaller case_id."""
+    rising = sorted(scores)
+    middle = (len(rising) - 1) / 2
+    around = sorted(range(len(rising)), key=lambda place: abs(place - middle))
+    ordered = {
+        "worst": rising,
+        "median": [rising[place] for place in around],
+        "best": sorted(scores, key=lambda entry: (-entry[0], entry[1])),
+    }
+    return [(kind, rank, case) for kind in KINDS for rank, (_, case) in enumerate(ordered[kind][:count], start=1)]
+
+
+def _unpacked(tested: _Tested) -> NDArray[np.uint8]:
+    """The predicted mask (K, H, W) in {0, 1}."""
+    bits = np.frombuffer(zlib.decompress(tested.mask), np.uint8)
+    return np.unpackbits(bits, count=int(np.prod(tested.shape))).reshape(tested.shape)
 
 
 def _write_masks(folder: Path, targets: Sequence[str], mask: NDArray[np.uint8], case_id: str) -> None:

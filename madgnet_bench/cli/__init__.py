@@ -23,6 +23,8 @@ _COMMANDS = {
     "run": ("suites:run", "train and test every job of a suite that is not done"),
     "status": ("suites:status", "show how far the jobs of a suite are"),
     "leaderboard": ("tables:main", "compare runs: models x data sets, seen and unseen apart"),
+    "report": ("report:main", "write a page of tables, figures, tests and pictures of cases"),
+    "compare": ("compare:main", "fail where a measure fell below a baseline: the gate for CI"),
     "doctor": ("doctor:main", "check versions, hardware, data root and what is missing"),
 }
 

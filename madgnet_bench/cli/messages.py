@@ -39,7 +39,8 @@ def condense(message: str, options: Sequence[str] = ()) -> str:
         if match:
             return explain(message, match, options)
     noise = ("Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'NoneType'>", "tip:")
-    lines = [line.strip() for line in message.splitlines() if line.strip() and not line.strip().startswith(noise)]
+    stripped = [line.strip() for line in message.splitlines()]
+    lines = [line.removeprefix("- ") for line in stripped if line and not line.startswith(noise)]
     return "\n".join(lines[:1] + lines[-2:] if len(lines) > 3 else lines)
 
 

@@ -1,7 +1,7 @@
 """Resolves the jobs of a suite in a process of its own: ``python -m madgnet_bench.cli.planning QUESTION ANSWER``.
 
 Every job's arguments are read by the parser of `madgnet-bench fit`; its data module is built, which opens no file, and its
-data sets are listed, once each. Networks and losses are not built.
+data sets are listed, once each. Every task with its network, loss and inferer is built once, without values.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from madgnet_bench import records
 from madgnet_bench.bench.plan import stat_of
 from madgnet_bench.catalog.manifest import Manifest
+from madgnet_bench.cli.bench_cli import INITIAL_WEIGHTS, BenchCLI
+from madgnet_bench.cli.loggers import check_loggers, with_folder
 from madgnet_bench.cli.messages import condense, find_cause
-from madgnet_bench.cli.training import BenchCLI
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule, check_unseen
 from madgnet_bench.errors import BenchError, ConfigError
+from madgnet_bench.tasks.supervised import SegmentationTask
 
 __all__ = ["Planner", "main"]
 
@@ -41,10 +44,12 @@ class Planner(BenchCLI):
     def __init__(self, folder: Path) -> None:
         self._runs = folder
         self._listed: dict[str, Manifest] = {}
+        self._built: dict[str, Exception | None] = {}
         self._data_root = os.environ.get("MADGNET_BENCH_DATA")
         super().__init__([])
-        self._data_parser = ArgumentParser(exit_on_error=False)
-        self._data_parser.add_subclass_arguments(SeenUnseenDataModule, "data")
+        self._parts = ArgumentParser(exit_on_error=False)
+        self._parts.add_subclass_arguments(SeenUnseenDataModule, "data")
+        self._parts.add_subclass_arguments(SegmentationTask, "model")
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Leave the arguments to `resolve`."""
@@ -72,12 +77,13 @@ class Planner(BenchCLI):
             return {"problem": f"{type(error).__name__}: {error}"}
 
     def _resolve(self, arguments: Sequence[str]) -> dict[str, Any]:
-        self.config = self.parser.parse_args(["fit", *arguments])
+        self.config = self.parser.parse_args(["fit", *with_folder(arguments)])
         self.subcommand = "fit"
         config = self.config["fit"]
         self._find_data(config.data_root)
         _check_weights(self._resolved())
-        self.datamodule = self._data_parser.instantiate(Namespace(data=config.data)).data
+        check_loggers(config.trainer.logger)
+        self.datamodule = self._parts.instantiate(Namespace(data=config.data)).data
         self._share_manifests(config)
         check_unseen(self.datamodule.seen, self.datamodule.unseen)
         self._checkpoint_rule()
@@ -86,12 +92,44 @@ class Planner(BenchCLI):
             raise ConfigError(f"run.root is {config.run.root}; leave it out and pass --root {config.run.root} to run.")
         if config.trainer.fast_dev_run:
             raise ConfigError("trainer.fast_dev_run writes no run; leave it out.")
+        self._check_model(config.model)
         return {
             "run_id": folder.path.name,
             "epochs": config.trainer.max_epochs if (config.trainer.max_epochs or -1) > 0 else None,
             "devices": _devices(config.trainer),
             "accelerator": str(config.trainer.accelerator),
         }
+
+    def _check_model(self, model: Namespace) -> None:
+        """Build the task, once for all jobs that describe the same, so that what its parts refuse is known before any starts.
+
+        It is built without values, and where something in it needs values, once more with them. Initial weights are left out.
+        """
+        described = model.clone()
+        described.init_args.pop("seed", None)
+        network = described.init_args.network
+        network.init_args["num_targets"] = self.datamodule.num_targets
+        for name in INITIAL_WEIGHTS.keys() & vars(network.init_args).keys():
+            network.init_args[name] = INITIAL_WEIGHTS[name]
+        key = repr(described)
+        if key not in self._built:
+            self._built[key] = self._problem(described)
+        problem = self._built[key]
+        if problem is not None:
+            raise problem
+
+    def _problem(self, model: Namespace) -> Exception | None:
+        """What keeps a task from being built."""
+        problem: Exception | None = None
+        for device in ("meta", "cpu"):
+            try:
+                with torch.device(device):
+                    self._parts.instantiate(Namespace(model=model.clone()))
+            except Exception as error:
+                problem = error
+            else:
+                return None
+        return problem
 
     def _find_data(self, root: str | None) -> None:
         """Tell the catalog where this job's data lie, and nothing of the job before."""

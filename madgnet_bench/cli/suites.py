@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -12,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from madgnet_bench.bench.launch import LocalLauncher, Slot, cpu_slots, gpu_slots, visible_gpus
+from madgnet_bench.bench.launch import Launcher, LocalLauncher, Slot, cpu_slots, gpu_slots, visible_gpus
 from madgnet_bench.bench.plan import Plan, PlannedJob, make_plan, read_plan
 from madgnet_bench.bench.runner import Policy, Runner
 from madgnet_bench.bench.status import JobStatus, count, read_status, seconds_left
 from madgnet_bench.bench.suite import Suite
 from madgnet_bench.cli.text import align
-from madgnet_bench.errors import RunError
+from madgnet_bench.errors import ConfigError, RunError
 
 __all__ = ["run", "status"]
 
@@ -36,13 +37,17 @@ def run(arguments: Sequence[str]) -> int:
         0 where all jobs are done, else 1.
     """
     options = _run_parser().parse_args(arguments)
-    suite = Suite.read(options.suite)
-    plan = make_plan(suite, options.root)
+    make_launcher = _launcher(options)
+    suite = Suite.read(options.suite, seeds=options.seeds)
+    try:
+        plan = make_plan(suite, options.root)
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped while the jobs were checked; nothing was started.\n")
+        return 1
     if options.dry_run:
         sys.stdout.write(_dry_run(read_status(plan)))
         return 0
-    slots = _slots(plan.jobs, options.slots)
-    launcher = LocalLauncher(slots, plan.root / ".slots")
+    launcher = make_launcher(plan)
     policy = Policy(retries=options.retries, time_limit=options.time_limit, halve_batch=options.halve_batch_on_oom)
     show = _Live(plan) if sys.stdout.isatty() else _Lines(plan)
     runner = Runner(plan, launcher, policy=policy, tell=show.tell, tick=show.tick)
@@ -52,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
     rows = read_status(plan)
     sys.stdout.write(_details(rows))
     if stopped:
-        sys.stdout.write(f"\nStopped. `madgnet-bench run {options.suite}` goes on from here.\n")
+        sys.stdout.write(f"\nStopped. `madgnet-bench run {shlex.join(arguments)}` goes on from here.\n")
     _print_leaderboard(plan, rows)
     return 0 if all(row.state == "done" for row in rows) else 1
 
@@ -115,7 +120,7 @@ class _Live:
         room = max(1, size.lines - 5)
         rows = self._rows
         if len(rows) > room:
-            rank = {"running": 0, "failed": 1, "interrupted": 2, "waiting": 3, "done": 4}
+            rank = {"running": 0, "failed": 1, "interrupted": 2, "queued": 3, "waiting": 4, "done": 5}
             chosen = {id(row) for row in sorted(rows, key=lambda row: rank[row.state])[:room]}
             rows = [row for row in rows if id(row) in chosen]
         self._draw([line[: size.columns - 1] for line in (*_table(rows).splitlines(), "", _summary(self._rows))])
@@ -150,6 +155,29 @@ def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _launcher(options: argparse.Namespace) -> Callable[[Plan], Launcher]:
+    """What makes the launcher that the options name; the options themselves are read at once.
+
+    Raises:
+        ConfigError: They are wrong.
+    """
+    if options.slurm and options.launcher != "slurm":
+        raise ConfigError("--slurm goes with --launcher slurm.")
+    if options.ray and options.launcher != "ray":
+        raise ConfigError("--ray goes with --launcher ray.")
+    if options.launcher == "ray":
+        from madgnet_bench.bench.launch_ray import RayLauncher, RayOptions
+
+        wanted = RayOptions.read(options.ray)
+        return lambda plan: RayLauncher(wanted, plan.folder / ".jobs")
+    if options.launcher == "slurm":
+        from madgnet_bench.bench.launch_slurm import SlurmLauncher, SlurmOptions
+
+        asked = SlurmOptions.read(options.slurm)
+        return lambda plan: SlurmLauncher(asked, plan.folder / ".jobs" / "slurm")
+    return lambda plan: LocalLauncher(_slots(plan.jobs, options.slots), plan.root / ".slots")
 
 
 def _slots(jobs: Sequence[PlannedJob], number: int | None) -> list[Slot]:
@@ -280,15 +308,31 @@ def _run_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="madgnet-bench run",
         description=(
-            "Run the jobs of a suite that are not done: one per GPU, or several at once on the processor. All jobs are checked "
-            "before the first starts. Ctrl-C stops them; the same command again goes on where they were."
+            "Run the jobs of a suite that are not done: one per GPU, or several at once on the processor, or on a cluster. All "
+            "jobs are checked before the first starts. Ctrl-C stops them; the same command again goes on where they were."
         ),
     )
     parser.add_argument("suite", metavar="SUITE.yaml", help="a suite file, such as those in benchmarks/")
     parser.add_argument("--dry-run", action="store_true", help="check and print the jobs with their commands; start nothing")
+    where = "where jobs run: child processes here, or a cluster of SLURM or Ray (default: local)"
+    seeds = "run these seeds instead of the suite's"
+    parser.add_argument("--seeds", nargs="+", type=_natural, metavar="N", help=seeds)
+    parser.add_argument("--launcher", choices=["local", "slurm", "ray"], default="local", help=where)
+    keys = (
+        "what a job asks of SLURM: time (minutes), cpus, mem_gb (both per device), gpu (a type), partition, account, qos, "
+        "constraint, reservation, nodelist, exclude, wckey, at_once, requeues, and setup='LINE OF SHELL' (several)"
+    )
+    parser.add_argument("--slurm", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=keys)
+    keys = (
+        "address of a Ray cluster (auto, HOST:PORT, ray://HOST:PORT; without, one is started here), cpus (per device), gpus (0 "
+        "to 1: how much of one a job takes), temp (folder for the files of one started here)"
+    )
+    parser.add_argument("--ray", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=keys)
     parser.add_argument("--slots", type=_positive, metavar="N", help="jobs at once (default: one per GPU, or per four cores)")
     parser.add_argument("--retries", type=_natural, default=0, metavar="N", help="start a job that failed again, up to N times")
-    parser.add_argument("--time-limit", type=_seconds, metavar="T", help="stop a job after this time, such as 90s, 30m or 2h")
+    parser.add_argument(
+        "--time-limit", type=_seconds, metavar="T", help="stop a job that has run for this time, such as 90s, 30m or 2h"
+    )
     oom = "start a job that ran out of memory again with batches in half, gradients accumulated; recorded as a deviation"
     parser.add_argument("--halve-batch-on-oom", action="store_true", help=oom)
     _add_root(parser)

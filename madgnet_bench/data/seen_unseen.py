@@ -117,6 +117,11 @@ class SeenUnseenDataModule(LightningDataModule):
         return len(self.targets)
 
     @property
+    def augmentation(self) -> Augmentation | None:
+        """Random change of the training cases, or none."""
+        return self._augmentation
+
+    @property
     def test_sets(self) -> list[TestSet]:
         """The named test loaders in order: seen, then unseen; empty before ``setup("test")``."""
         return self._test

@@ -59,6 +59,9 @@ def channels_first(image: Bytes) -> Bytes:
 class Augmentation(ABC):
     """A random change of an image together with its mask; a pure function of its arguments."""
 
+    variants: int | None = None
+    """How many different results one case can have; None where they are too many to be met again."""
+
     @abstractmethod
     def __call__(self, image: Bytes, mask: Bytes, *, seed: int) -> tuple[Bytes, Bytes]:
         """Change one case.
@@ -84,6 +87,7 @@ class FlipRotate(Augmentation):
     def __init__(self, *, horizontal: float = 0.5, vertical: float = 0.5, degrees: float = 15.0) -> None:
         import albumentations  # seconds to import: paid by trainings only
 
+        self.variants = 4 if degrees == 0 else None
         cv2.setNumThreads(0)  # processes, not threads, share the work; OpenCV's threads would not survive a fork
         self._compose = albumentations.Compose(
             [

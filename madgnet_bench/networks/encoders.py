@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import nn
 
 from madgnet_bench.errors import ConfigError
 
-__all__ = ["REDUCTIONS", "timm_encoder"]
+__all__ = ["REDUCTIONS", "file_source", "loading_weights", "timm_encoder"]
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +77,22 @@ def _with_weights(name: str, levels: tuple[int, ...], checkpoint: str | Path | N
     """Build an encoder and load its weights, from a file or as timm finds them."""
     import timm
 
+    with loading_weights(name, checkpoint):
+        source: Any = {} if checkpoint is None else {"pretrained_cfg_overlay": file_source(name, checkpoint)}
+        return timm.create_model(name, pretrained=True, features_only=True, out_indices=levels, **source)
+
+
+@contextlib.contextmanager
+def loading_weights(name: str, checkpoint: str | Path | None) -> Iterator[None]:
+    """Load an encoder's weights inside: the hub's attempts are not reported one by one, and any failure is a `ConfigError`.
+
+    Args:
+        name: The encoder.
+        checkpoint: A local file; None where the weights are downloaded or cached.
+
+    Raises:
+        ConfigError: The file is missing, or the weights cannot be loaded.
+    """
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise ConfigError(f"encoder weights {checkpoint}: no such file; correct encoder_checkpoint, or leave it out.")
     hub = logging.getLogger("huggingface_hub")
@@ -83,8 +101,7 @@ def _with_weights(name: str, levels: tuple[int, ...], checkpoint: str | Path | N
         _log.info("loading the pretrained weights of %s; without a network it takes a minute until the attempt ends", name)
     try:
         hub.setLevel(logging.ERROR)  # it would report each of a dozen attempts
-        source: Any = {} if checkpoint is None else {"pretrained_cfg_overlay": _file_source(name, checkpoint)}
-        return timm.create_model(name, pretrained=True, features_only=True, out_indices=levels, **source)
+        yield
     except Exception as error:  # of many libraries: hub, http, safetensors, pickle, torch
         reason = " ".join(str(error).split())
         reason = reason if len(reason) <= 300 else f"{reason[:300]} ..."
@@ -98,7 +115,7 @@ def _with_weights(name: str, levels: tuple[int, ...], checkpoint: str | Path | N
         hub.setLevel(level)
 
 
-def _file_source(name: str, checkpoint: str | Path) -> dict[str, Any]:
+def file_source(name: str, checkpoint: str | Path) -> dict[str, Any]:
     """Read a file of weights and tell timm to load them strictly, but for the classifier, which an encoder lacks."""
     from timm.models import get_pretrained_cfg, load_state_dict
 

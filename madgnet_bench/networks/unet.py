@@ -25,7 +25,7 @@ from madgnet_bench.contracts import Context, SegmentationNetwork, SegmentationOu
 from madgnet_bench.layers.normalization import Normalization, input_normalization
 from madgnet_bench.layers.padding import crop_to_size, pad_to_multiple
 
-__all__ = ["UNet"]
+__all__ = ["UNet", "double_conv"]
 
 
 class UNet(SegmentationNetwork):
@@ -59,11 +59,11 @@ class UNet(SegmentationNetwork):
         self.return_features = return_features
         self.normalize = input_normalization(normalization, in_channels)
         self.down = nn.ModuleList(
-            _double_conv(inner, outer) for inner, outer in zip((in_channels, *widths), widths, strict=False)
+            double_conv(inner, outer) for inner, outer in zip((in_channels, *widths), widths, strict=False)
         )
         pairs = list(itertools.pairwise(self.widths[::-1]))
         self.up = nn.ModuleList(nn.ConvTranspose2d(deep, shallow, kernel_size=2, stride=2) for deep, shallow in pairs)
-        self.merge = nn.ModuleList(_double_conv(2 * shallow, shallow) for _, shallow in pairs)
+        self.merge = nn.ModuleList(double_conv(2 * shallow, shallow) for _, shallow in pairs)
         self.head = nn.Conv2d(widths[0], num_targets, kernel_size=1)
 
     @property
@@ -106,13 +106,19 @@ class UNet(SegmentationNetwork):
         return self.decode(self.encode(image), image.shape[2:])
 
 
-def _double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two 3x3 convolutions, each followed by batch normalisation and ReLU."""
+def double_conv(in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Sequential:
+    """Two 3x3 convolutions, each followed by batch normalisation and ReLU.
+
+    Args:
+        in_channels: Channels of its input.
+        out_channels: Channels of its output, and between the convolutions.
+        bias: Give the convolutions a bias, which batch normalisation subtracts again, as networks in common use have it.
+    """
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=bias),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
-        nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
+        nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=bias),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )

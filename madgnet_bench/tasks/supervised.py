@@ -152,9 +152,13 @@ class SegmentationTask(LightningModule):
         self.test_table = CaseTable(rows, pooled, {name: curve.numpy() for name, curve in table.curves.items()})
 
     def _infer(self, batch: SegmentationBatch) -> Prediction:
+        """Predict a batch; a subclass may tell the network more than the images."""
+        return self._apply_inferer(self.network, batch)
+
+    def _apply_inferer(self, network: SegmentationNetwork, batch: SegmentationBatch) -> Prediction:
         """Apply the inferer; with gradients where it adapts, since the trainer switches them off for every evaluation."""
         with torch.set_grad_enabled(self.inferer.adapts):
-            prediction = self.inferer.infer(self.network, batch)
+            prediction = self.inferer.infer(network, batch)
         uncertainty = prediction.uncertainty
         return Prediction(prediction.probability.detach(), uncertainty if uncertainty is None else uncertainty.detach())
 

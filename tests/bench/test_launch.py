@@ -29,13 +29,13 @@ class Tasks:
         words = (sys.executable, "-S", "-c", code)
         log = self.folder / f"{number}.txt"
         log.touch()
-        handle = self.launcher.submit(Task(words=words, log=log, devices=devices, lock=lock))
-        if handle is None:
-            unlock(lock)
-            log.unlink()
-        else:
+        task = Task(words=words, log=log, record=self.folder, devices=devices, gpu=True, lock=lock)
+        for handle in self.launcher.submit([task]):
             self.started[id(handle)] = (handle, lock, log)
-        return handle
+            return handle
+        unlock(lock)
+        log.unlink()
+        return None
 
     def log(self, handle):
         return self.started[id(handle)][2].read_text()

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from madgnet_bench.bench.ledger import Attempt, JobFolder, state_of
-from madgnet_bench.bench.locks import unlock
+from madgnet_bench.bench.locks import try_lock, unlock
 from madgnet_bench.errors import RunError
 from madgnet_bench.records import RunFolder
 
@@ -55,6 +55,46 @@ def test_the_state_follows_from_files_and_the_lock(job, tmp_path):
     assert state_of(run, job) == "done"
 
 
+def test_what_another_process_trains_is_running_whoever_started_it(job, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    lock = try_lock(run.lock_file)
+    assert state_of(run, job) == "running"
+    begin(job)
+    job.end("", "", outcome="failed")
+    assert state_of(run, job) == "running"
+    unlock(lock)
+    assert state_of(run, job) == "failed"
+
+
+def test_a_job_in_hand_that_was_not_started_yet_waits(job, tmp_path):
+    lock = job.claim()
+    assert state_of(RunFolder(tmp_path / "run"), job) == "waiting"
+    unlock(lock)
+
+
+def test_the_log_tells_whether_a_job_of_a_cluster_waits_or_runs(job, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    job.path.mkdir(parents=True)
+    job.log_file.write_text("earlier\n")
+    job.begin("a", "", Attempt(started=0.0, where="slurm:5_0", log_start=8, queued=True))
+    assert state_of(run, job) == "queued"
+    for line, state in (
+        ("slurm: job 5_0 begins on node1, GPU 0", "running"),
+        ("slurm: requeued before the time limit", "queued"),
+        ("slurm: job 5_0 begins on node2, GPU 0", "running"),
+        ("epoch 3", "interrupted"),  # it holds its run folder's lock since long
+    ):
+        with job.log_file.open("a") as log:
+            log.write(f"{line}\n")
+        assert state_of(run, job) == state
+    job.begin("a", "", Attempt(started=0.0, where="slurm:6_0", log_start=job.log_size, queued=True))
+    assert state_of(run, job) == "queued"
+    job.change("a", "", queued=False)
+    assert state_of(run, job) == "running"
+    job.end("a", "", outcome="stopped")
+    assert state_of(run, job) == "interrupted"
+
+
 def test_a_run_started_by_hand_and_not_finished_is_interrupted(job, tmp_path):
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
@@ -75,6 +115,10 @@ def test_a_run_started_by_hand_and_not_finished_is_interrupted(job, tmp_path):
         (-40, "", "killed by signal 40", False),
         (0, "", "ended without a result in the planned run folder", False),
         (1, "", "exit 1: it printed nothing", False),
+        (-9, "epoch 1\nslurm: OUT_OF_MEMORY, job 5 on n", "slurm: OUT_OF_MEMORY, job 5 on n", True),
+        (1, "slurmstepd: error: Detected 1 oom_kill event in StepId=5.0.\nslurm: FAILED, job 5", "slurm: FAILED, job 5", True),
+        (1, "epoch 1\nslurm: TIMEOUT, job 5", "slurm: TIMEOUT, job 5", False),
+        (1, "slurm: job 5 begins on n", "exit 1: it printed nothing", False),
     ],
 )
 def test_why_an_attempt_ended(job, code, log, reason, memory):

@@ -13,6 +13,7 @@ from fake_jobs import FAKE, fake_plan, starts, wait_for
 
 from madgnet_bench.bench.launch import LocalLauncher, Slot
 from madgnet_bench.bench.ledger import JobFolder
+from madgnet_bench.bench.locks import try_lock, unlock
 from madgnet_bench.bench.runner import Policy, Runner
 from madgnet_bench.errors import RunError
 
@@ -174,6 +175,21 @@ def test_a_killed_runner_leaves_jobs_that_the_next_one_waits_for(tmp_path):
     assert time.monotonic() - began < 20
 
 
+def test_what_was_done_while_no_runner_looked_is_recorded(tmp_path):
+    jobs = {"a": ""}
+    plan = fake_plan(tmp_path, jobs, epochs=20)
+    first = other_runner(tmp_path, jobs, epochs=20)
+    wait_for(lambda: outcomes(plan, "a") == [""])
+    first.kill()
+    first.wait()
+    wait_for(lambda: plan.run_folder(plan.jobs[0]).state == "done")
+    assert runner(plan).run() == {"a": "done"}
+    (attempt,) = folder(plan, "a").attempts()
+    assert attempt.outcome == "done"
+    assert attempt.ended == pytest.approx(plan.run_folder(plan.jobs[0]).result_file.stat().st_mtime, abs=0.1)
+    assert names(plan) == ["a"]
+
+
 def test_a_job_killed_with_its_runner_is_started_again(tmp_path):
     jobs = {"a": ""}
     plan = fake_plan(tmp_path, jobs, epochs=40)
@@ -184,6 +200,15 @@ def test_a_job_killed_with_its_runner_is_started_again(tmp_path):
     os.kill(pid(plan, "a"), signal.SIGKILL)
     assert runner(plan).run() == {"a": "done"}
     assert outcomes(plan, "a") == ["lost", "done"]
+
+
+def test_what_was_started_by_hand_is_waited_for(tmp_path):
+    plan = fake_plan(tmp_path, {"a": "", "b": ""})
+    lock = try_lock(plan.run_folder(plan.jobs[0]).lock_file)
+    threading.Timer(1.5, unlock, [lock]).start()
+    assert runner(plan, slots=SLOTS[:1]).run() == {"a": "done", "b": "done"}
+    assert names(plan) == ["b", "a"]
+    assert len(folder(plan, "a").attempts()) == 1
 
 
 def test_what_needs_more_devices_than_there_are_stops_before_anything_starts(tmp_path):

@@ -60,6 +60,22 @@ def test_a_finished_job_counts_the_time_of_all_its_attempts(plan):
     assert row.seconds == pytest.approx(120, abs=3)
 
 
+def test_what_was_done_while_no_runner_looked_took_until_its_result(plan):
+    job = begin(plan, "b", started=time.time() - 50)
+    train(plan, "b", 10, result=True)
+    assert by_name(plan)["b"].seconds == pytest.approx(50, abs=3)
+    assert job.attempts()[-1].ended is None
+
+
+def test_a_job_in_a_queue_has_taken_no_time(plan):
+    begin(plan, "a", started=time.time() - 50)
+    job = JobFolder(plan.folder / ".jobs" / "key_a")
+    job.change("a", "", where="slurm:3", queued=True)
+    row = by_name(plan)["a"]
+    assert (row.state, row.seconds, row.left) == ("queued", 0, None)
+    assert count(read_status(plan)) == {"queued": 1, "waiting": 2}
+
+
 def test_a_failed_job_shows_its_reason_and_the_end_of_its_log(plan):
     job = begin(plan, "c", started=time.time())
     job.end("c", "", outcome="failed", reason="exit 1: broken")

@@ -199,3 +199,25 @@ def test_a_recipe_is_the_configuration_without_the_seed(tmp_path: Path) -> None:
         write_run(tmp_path / name, run_id=name, config=config)
     a, b, c = load_runs([tmp_path]).runs
     assert a.recipe == b.recipe != c.recipe
+
+
+def test_costs_and_pretraining_may_be_missing(tmp_path: Path) -> None:
+    write_run(tmp_path / "old")
+    write_run(tmp_path / "new", run_id="new", costs={"gmac": 1.5}, pretraining=["Kvasir-SEG"])
+    new, old = load_runs([tmp_path]).runs
+    assert (old.costs, old.pretraining) == ({}, ())
+    assert (new.costs, new.pretraining) == ({"gmac": 1.5}, ("Kvasir-SEG",))
+    assert new.cases_sha256 == new.folder.read_result()["cases_sha256"]
+
+
+def test_a_measure_of_another_version_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    (cell,) = folder.read_result()["cells"]
+    rewrite(folder, cells=[{**cell, "measures": {"dsc": 0.5, "boundary_iou": 0.5}}])
+    assert "a measure that this version does not know, first 'boundary_iou'" in load_runs([tmp_path]).damaged[0]
+
+
+@pytest.mark.parametrize("changes", [{"costs": 3}, {"pretraining": 5}])
+def test_costs_of_another_type_are_damage(tmp_path: Path, changes: dict[str, Any]) -> None:
+    rewrite(write_run(tmp_path), **changes)
+    assert "damaged" in load_runs([tmp_path]).damaged[0]

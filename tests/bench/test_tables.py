@@ -1,83 +1,22 @@
 from __future__ import annotations
 
-import csv
-import io
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_runs import PROTOCOL, SETTINGS, case_rows, cell, run, write_result, write_run
 
-from madgnet_bench import __version__
-from madgnet_bench.bench.render import to_csv, to_markdown, to_text
-from madgnet_bench.bench.store import Cell, Run
+from madgnet_bench.bench.render import to_csv, to_text
+from madgnet_bench.bench.resampling import interval, read_replicates, write_replicates
+from madgnet_bench.bench.selection import Selection
+from madgnet_bench.bench.store import Cell, Run, load_runs
 from madgnet_bench.bench.tables import Table, build_tables
 from madgnet_bench.errors import ConfigError, RunError
-from madgnet_bench.records import RunFolder
-
-PROTOCOL = "madgnet[size=64]"
-SETTINGS = {"near": "seen", "far": "unseen", "further": "unseen"}
-
-
-def cell(
-    dataset: str, value: float, *, target: str = "lesion", protocol: str = PROTOCOL, cases: int = 10, both: int = 0
-) -> Cell:
-    return Cell(
-        setting=SETTINGS[dataset],
-        dataset=dataset,
-        target=target,
-        protocol=protocol,
-        modality="ultrasound",
-        domain="",
-        cases=cases,
-        empty={"neither": cases - both, "reference": 0, "prediction": 0, "both": both},
-        measures={"dsc": value, "iou": value / 2, "mae": 1 - value},
-    )
-
-
-def run(
-    network: str = "UNet",
-    seed: int = 1,
-    *,
-    near: float | None = 0.9,
-    far: float | None = 0.6,
-    further: float | None = 0.3,
-    cells: tuple[Cell, ...] | None = None,
-    training_sets: tuple[str, ...] = ("near",),
-    image_size: int = 64,
-    epochs: int = 5,
-    version: str = __version__,
-    recipe: str = "",
-    manifests: dict[str, str] | None = None,
-    deviations: tuple[str, ...] = (),
-) -> Run:
-    given_cells = [
-        cell(name, value) for name, value in (("near", near), ("far", far), ("further", further)) if value is not None
-    ]
-    run_id = f"{network}-{seed}-{image_size}-{epochs}-{version}-{recipe}-{'+'.join(training_sets)}"
-    return Run(
-        folder=RunFolder(Path("runs") / run_id),
-        run_id=run_id,
-        suite="adhoc",
-        network=network,
-        parameters=1_234_567,
-        seed=seed,
-        epochs=epochs,
-        image_size=image_size,
-        protocol=PROTOCOL,
-        training_sets=training_sets,
-        checkpoint={},
-        manifests=manifests or {name: "00" for name in SETTINGS},
-        cells=tuple(given_cells) if cells is None else cells,
-        version=version,
-        commit=None,
-        hardware={},
-        seconds=1.0,
-        deviations=deviations,
-        recipe=recipe or network,
-    )
 
 
 def single(runs: list[Run], measure: str = "dsc") -> Table:
@@ -289,37 +228,198 @@ def test_numbers_agree_with_a_plain_computation(values: list[tuple[float, float,
         assert row.unseen_mean == pytest.approx(statistics.fmean(scores[1:]))
 
 
-def test_text_fits_the_width_and_keeps_the_summary_together() -> None:
-    many = tuple(cell(name, 0.5, target=f"target-{number}") for name in SETTINGS for number in range(5))
-    table = single([run("A" * 30, cells=many), run("B", cells=many)])
-    text = to_text([table], width=120)
-    assert max(map(len, text.splitlines())) <= 120
-    headers = [line for line in text.splitlines() if line.startswith("model")]
-    assert len(headers) > 1
-    assert [("mean rank" in header, "seen mean  unseen mean" in header) for header in headers[-2:]] == [
-        (False,) * 2,
-        (True,) * 2,
+def test_the_worst_column_by_the_direction_of_the_measure() -> None:
+    runs = [run("A", near=0.9, far=0.2, further=0.3)]
+    (row,) = single(runs).rows
+    assert row.worst is not None
+    assert (row.worst[0], row.worst[1].mean) == ("far", 0.2)
+    (row,) = single(runs, "mae").rows
+    assert row.worst is not None
+    assert (row.worst[0], row.worst[1].mean) == ("far", pytest.approx(0.8))
+    assert single([run("A", further=None), run("B")]).rows[-1].worst is None
+
+
+def test_means_have_a_spread_over_seeds_of_their_own() -> None:
+    (row,) = single([run(seed=1, far=0.6, further=0.2), run(seed=2, far=0.4, further=0.5)]).rows
+    assert row.unseen.std == pytest.approx(statistics.stdev([0.4, 0.45]))
+    assert row.seen.std == 0
+    assert row.difference.std == pytest.approx(statistics.stdev([0.5, 0.45]))
+
+
+def prompted(network: str = "SAM", prompts: str = "box", value: float = 0.99) -> Run:
+    protocol = f"madgnet[size=64,prompts={prompts}]"
+    return run(network, cells=tuple(cell(name, value, protocol=protocol) for name in SETTINGS))
+
+
+def test_rows_that_were_prompted_with_the_reference_stand_apart() -> None:
+    table = single([prompted(), run("A"), run("B", near=0.8)])
+    assert table.protocol == PROTOCOL
+    assert [(row.label, row.prompted, row.mean_rank, row.prompts) for row in table.rows] == [
+        ("A", False, pytest.approx(4 / 3), "none"),
+        ("B", False, pytest.approx(5 / 3), "none"),
+        ("SAM", True, None, "box"),
     ]
+    assert table.rows[-1].unseen_mean == pytest.approx(0.99)
+    assert any(note.startswith("Prompted: SAM was told where to look (box)") for note in table.notes)
 
 
-def test_markdown_is_a_well_formed_table() -> None:
-    markdown = to_markdown([single([run("A|B"), run("C", far=None)])])
-    rows = [line for line in markdown.splitlines() if line.startswith("|")]
-    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
-    assert "far (unseen)" in rows[0]
-    assert "A\\|B" in markdown
-    assert "- Missing" in markdown
+def test_a_prompt_that_reads_no_reference_competes() -> None:
+    table = single([prompted(prompts="image_box"), run("A")])
+    assert [(row.label, row.mean_rank) for row in table.rows] == [("SAM", 1), ("A", 2)]
 
 
-def test_csv_is_tidy_and_exact() -> None:
-    runs = [run(seed=1, near=1 / 3), run(seed=2, near=2 / 3), run("B", 1, far=None)]
-    rows = list(csv.DictReader(io.StringIO(to_csv(build_tables(runs)))))
-    assert len(rows) == 6
-    by_key = {(row["network"], row["dataset"]): row for row in rows}
-    assert float(by_key["UNet", "near"]["mean"]) == pytest.approx(0.5, abs=1e-10)
-    assert float(by_key["UNet", "near"]["std"]) == pytest.approx(statistics.stdev([1 / 3, 2 / 3]), abs=1e-10)
-    assert by_key["UNet", "near"]["seeds"] == "1 2"
-    assert by_key["UNet", "near"]["protocol"] == PROTOCOL
-    missing = by_key["B", "far"]
-    assert (missing["mean"], missing["std"], missing["missing"]) == ("", "", "seed 1 has no result")
-    assert {row["stale"] for row in rows} == {"false"}
+def test_prompted_runs_alone_and_by_their_protocol() -> None:
+    assert [row.label for row in single([prompted()]).rows] == ["SAM"]
+    (table,) = build_tables([prompted(), run("A")], protocol="madgnet[size=64,prompts=box]")
+    assert [row.label for row in table.rows] == ["SAM"]
+    other = prompted("B", "point")
+    assert [row.prompts for row in single([prompted(), other]).rows] == ["point", "box"]
+
+
+def test_an_automatic_and_a_prompted_test_of_one_run_are_two_rows() -> None:
+    both = run("A", cells=(*run().cells, *prompted().cells))
+    assert [(row.label, row.prompted) for row in single([both]).rows] == [("A", False), ("A", True)]
+
+
+def test_sets_seen_in_pretraining_are_marked_and_counted() -> None:
+    cells = (cell("busi", 0.9, setting="seen"), cell("kvasir", 0.5, setting="unseen"))
+    table = single([run("A", cells=cells, pretraining=("Kvasir-SEG", "ImageNet")), run("B", cells=cells)])
+    a, b = table.rows
+    assert (a.contaminated, b.contaminated) == (("kvasir",), ())
+    assert a.unseen_mean == b.unseen_mean == 0.5
+    assert any("Seen in pretraining (\u2020): A on kvasir. These scores count" in note for note in table.notes)
+
+
+def mixed(network: str, **changes: float) -> Run:
+    values = {"a": 0.9, "b": 0.8, "c": 0.5, "d": 0.7, "e": 0.3} | changes
+    kinds = {"a": "seen ct", "b": "seen us", "c": "unseen ct", "d": "unseen us", "e": "unseen ct"}
+    cells = [
+        cell(name, value, setting=kinds[name].split()[0], modality=kinds[name].split()[1]) for name, value in values.items()
+    ]
+    return run(network, cells=tuple(cells), training_sets=("a", "b"))
+
+
+def test_mixed_modality_training_has_a_mean_per_modality() -> None:
+    table = single([mixed("A"), mixed("B", c=0.6)])
+    assert [column.label for column in table.columns] == ["a", "b", "c", "e", "d"]
+    assert table.modalities == (("seen", "ct"), ("seen", "us"), ("unseen", "ct"), ("unseen", "us"))
+    assert [score.mean for score in table.rows[-1].modality_means] == pytest.approx([0.9, 0.8, 0.4, 0.7])
+    assert table.rows[-1].unseen_mean == pytest.approx((0.5 + 0.7 + 0.3) / 3)
+    assert single([run()]).modalities == ()
+
+
+def test_tables_by_modality() -> None:
+    tables = build_tables([mixed("A"), mixed("B")], group_by="modality")
+    assert [(table.modality, [column.label for column in table.columns]) for table in tables] == [
+        ("ct", ["a", "c", "e"]),
+        ("us", ["b", "d"]),
+    ]
+    assert tables[0].rows[0].unseen_mean == pytest.approx(0.4)
+
+
+def test_a_selection_is_noted_with_what_it_does_to_means() -> None:
+    (table,) = build_tables([run("A"), run("B")], selection=Selection(datasets=("near", "far"), networks=("a",)))
+    assert [column.label for column in table.columns] == ["near", "far"]
+    assert [row.label for row in table.rows] == ["A"]
+    assert "Selected: network a, test set near or far; means, gap and ranks are over what is shown." in table.notes
+    assert not any(note.startswith("Selected") for note in single([run()]).notes)
+
+
+@pytest.mark.parametrize(
+    ("sort", "labels"),
+    [
+        ("rank", ["C", "B", "A"]),
+        ("seen", ["A", "B", "C"]),
+        ("unseen", ["C", "B", "A"]),
+        ("gap", ["C", "B", "A"]),
+        ("worst", ["C", "B", "A"]),
+        ("name", ["A", "B", "C"]),
+        ("parameters", ["B", "C", "A"]),
+        ("gmac", ["C", "B", "A"]),
+        ("time", ["B", "C", "A"]),
+        ("near", ["A", "B", "C"]),
+        ("far", ["C", "B", "A"]),
+    ],
+)
+def test_sorting(sort: str, labels: list[str]) -> None:
+    runs = [
+        run("A", near=0.9, far=0.4, further=0.1, parameters=30, costs={"gmac": 3.0}),
+        run("B", near=0.8, far=0.5, further=0.2, parameters=10, costs={"gmac": 2.0, "milliseconds_per_image": 1.0}),
+        run("C", near=0.7, far=0.6, further=0.3, parameters=20, costs={"gmac": 1.0, "milliseconds_per_image": 2.0}),
+    ]
+    for order in (runs, runs[::-1]):
+        (table,) = build_tables(order, sort=sort)
+        assert [row.label for row in table.rows] == labels
+
+
+def test_an_unknown_key_to_sort_by() -> None:
+    with pytest.raises(ConfigError, match="cannot sort by 'unsen'; did you mean 'unseen'"):
+        build_tables([run()], sort="unsen")
+
+
+def from_disk(root: Path) -> Table:
+    (table,) = build_tables(load_runs([root]).runs, intervals=True)
+    return table
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_intervals_over_cases_are_of_the_mean_over_seeds(tmp_path: Path, stored: bool) -> None:
+    folders = [write_run(tmp_path, case_rows(seed), seed=seed) for seed in (1, 2)]
+    if stored:
+        write_replicates(folders[0])
+    table = from_disk(tmp_path)
+    (row,) = table.rows
+    draws = {
+        name: np.mean([read_replicates(folder, "dsc")[setting, name, "lesion", PROTOCOL].values for folder in folders], axis=0)
+        for name, setting in (("near", "seen"), ("far", "unseen"))
+    }
+    assert table.intervals
+    assert row.scores[0].interval == pytest.approx(interval(draws["near"], 3), abs=1e-6)
+    assert row.seen.interval == row.scores[0].interval
+    assert row.unseen.interval == pytest.approx(interval(draws["far"], 4), abs=1e-6)
+    assert row.difference.interval == pytest.approx(interval(draws["near"] - draws["far"], 3), abs=1e-6)
+    notes = "\n".join(table.notes)
+    assert "which the intervals resample: near 3, far 4." in notes
+    assert "fewer than ten groups are rough, and rather too narrow: near, far." in notes
+
+
+def test_one_group_and_pooled_measures_have_no_interval(tmp_path: Path) -> None:
+    write_run(tmp_path, case_rows(per_group=6))
+    table = from_disk(tmp_path)
+    assert [score.interval is None for score in table.rows[0].scores] == [True, False]
+    assert (table.rows[0].seen.interval, table.rows[0].difference.interval) == (None, None)
+    assert "No interval, for lack of a second group: near, and the means over it." in table.notes
+    runs = [
+        replace(one, cells=tuple(replace(c, measures={"ece": 0.1}) for c in one.cells)) for one in load_runs([tmp_path]).runs
+    ]
+    (table,) = build_tables(runs, "ece", intervals=True)
+    assert table.rows[0].scores[0].interval is None
+    assert "No intervals: ECE of a data set is no mean over its cases." in table.notes
+
+
+def test_incomplete_cells_have_no_interval(tmp_path: Path) -> None:
+    write_run(tmp_path, case_rows(), network="A")
+    write_run(tmp_path, case_rows(2, cases={"near": 6, "far": 5}), network="B")
+    table = from_disk(tmp_path)
+    row = next(row for row in table.rows if row.label == "B")
+    assert (row.scores[1].missing, row.scores[1].interval) == ("seed 1 has 5 of 8 cases", None)
+    assert row.scores[0].interval is not None
+
+
+def test_other_groups_under_one_name_do_not_compare(tmp_path: Path) -> None:
+    write_run(tmp_path, case_rows(), network="A")
+    write_run(tmp_path, case_rows(2, per_group=3), network="B")
+    with pytest.raises(RunError, match=r"seen near:lesion .* holds cases of other groups in run A-1 .* and in run B-1"):
+        from_disk(tmp_path)
+
+
+def test_a_summary_that_does_not_follow_from_its_cases(tmp_path: Path) -> None:
+    rows = case_rows()
+    folder = write_run(tmp_path, rows)
+    write_result(folder, case_rows(2))
+    with pytest.raises(RunError, match=r"dsc is 0\.\d+ in result\.json, and 0\.\d+ is the mean of .*cases\.csv"):
+        from_disk(tmp_path)
+    folder.write_cases([row for row in rows if row.dataset == "near"])
+    write_result(folder, rows)
+    with pytest.raises(RunError, match=r"unseen far:lesion .*: in result.json, and not in .*cases\.csv"):
+        from_disk(tmp_path)

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from standins import Boxes, LeftHalf, TinyNetwork, quiet_trainer, tiny_task
 
-from madgnet_bench.callbacks.gallery import MaskWriter, TestGallery
+from madgnet_bench.bench.report.gallery import read_gallery
+from madgnet_bench.callbacks.gallery import MaskWriter, TestGallery, _choose
 from madgnet_bench.data.image_folder import ImageFolderDataModule
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule
 from madgnet_bench.pictures import draw_outlines, error_overlay, target_colours, to_rgb
@@ -33,7 +34,7 @@ test_of.__test__ = False
 
 
 def kept(folder):
-    pattern = re.compile(r"(worst|best)(\d)_dsc(\d{3}\.\d)_(.*)\.png")
+    pattern = re.compile(r"(worst|median|best)(\d)_dsc(\d{3}\.\d)_(.*)\.png")
     return sorted(pattern.fullmatch(path.name).groups() for path in folder.glob("*.png"))
 
 
@@ -43,7 +44,13 @@ def expected(task, dataset, count):
         if row.dataset == dataset:
             scores.setdefault(row.case_id, []).append(row.measures["dsc"])
     means = {case: np.mean(values) for case, values in scores.items()}
-    ordered = {"worst": sorted(means, key=lambda c: (means[c], c)), "best": sorted(means, key=lambda c: (-means[c], c))}
+    rising = sorted(means, key=lambda c: (means[c], c))
+    middle = (len(rising) - 1) / 2
+    ordered = {
+        "worst": rising,
+        "median": sorted(rising, key=lambda c: abs(rising.index(c) - middle)),
+        "best": sorted(means, key=lambda c: (-means[c], c)),
+    }
     return sorted(
         (which, str(rank), f"{100 * means[case]:05.1f}", case)
         for which, cases in ordered.items()
@@ -52,7 +59,7 @@ def expected(task, dataset, count):
 
 
 @pytest.mark.parametrize("eval_batch_size", [1, 3, 8])
-def test_the_best_and_the_worst_of_each_set_are_kept(tmp_path, eval_batch_size):
+def test_worst_median_and_best_of_each_set_are_kept(tmp_path, eval_batch_size):
     task, _ = test_of(tmp_path, eval_batch_size=eval_batch_size)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["far_he", "near"]
     assert kept(tmp_path / "near") == expected(task, "near", 3)
@@ -72,7 +79,7 @@ def test_a_panel_shows_image_reference_prediction_and_errors(tmp_path):
     (path,) = (tmp_path / "near").glob("best1*.png")
     panel = np.asarray(Image.open(path))
     assert panel.shape == (16, 64, 3)
-    case_id = kept(tmp_path / "near")[0][3]
+    case_id = next(case for kind, _, _, case in kept(tmp_path / "near") if kind == "best")
     cases = data.test_sets[0].cases
     item = next(cases[n] for n in range(len(cases)) if cases[n].case_id == [case_id])
     image = (item.image[0].numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
@@ -94,6 +101,33 @@ def test_pictures_of_an_earlier_test_make_room_and_other_files_stay(tmp_path):
     task, _ = test_of(tmp_path, network=TinyNetwork(), count=2)
     (tmp_path / "near" / "notes.png").unlink()
     assert kept(tmp_path / "near") == expected(task, "near", 2)
+
+
+def test_the_first_median_case_has_the_median_score(tmp_path):
+    task, _ = test_of(tmp_path, count=1)
+    scores = sorted(row.measures["dsc"] for row in task.test_rows if row.dataset == "near")
+    assert len(scores) == 7
+    (median,) = [entry for entry in read_gallery(tmp_path / "near").cases if entry.kind == "median"]
+    assert median.dsc == pytest.approx(scores[3], abs=1e-6)
+
+
+def test_the_report_reads_the_index_that_is_written(tmp_path):
+    _, data = test_of(tmp_path)
+    for folder, name in (("near", "near"), ("far_he", "far/he")):
+        gallery = read_gallery(tmp_path / folder)
+        assert (gallery.dataset, gallery.targets) == (name, tuple(data.targets))
+        listed = [(entry.kind, str(entry.rank), f"{100 * entry.dsc:05.1f}", entry.case_id) for entry in gallery.cases]
+        assert sorted(listed) == kept(tmp_path / folder) and len(listed) == 9
+        for entry in gallery.cases:
+            with Image.open(tmp_path / folder / entry.file) as picture:
+                assert picture.size == (4 * entry.width, entry.height) == (64, 16)
+
+
+def test_a_test_set_without_cases_has_no_pictures():
+    assert _choose([], 3) == []
+    assert _choose([(0.5, "a")], 2) == [("worst", 1, "a"), ("median", 1, "a"), ("best", 1, "a")]
+    four = [(0.1, "d"), (0.2, "c"), (0.2, "b"), (0.9, "a")]
+    assert _choose(four, 2)[2:4] == [("median", 1, "b"), ("median", 2, "c")]
 
 
 @pytest.mark.parametrize("targets", [("lesion",), ("disc", "cup")])

@@ -4,7 +4,7 @@ import logging
 
 from standins import Boxes, quiet_trainer, tiny_task
 
-from madgnet_bench.callbacks.history import History
+from madgnet_bench.callbacks.history import Effort, History
 from madgnet_bench.data.samplers import ShuffledBatches
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule
 from madgnet_bench.records import RunFolder
@@ -53,3 +53,21 @@ def test_a_training_without_validation_has_rows_too(tmp_path):
     fit(folder, splits="ttttee", max_epochs=1)
     (row,) = folder.read_history()
     assert row.keys() == {"epoch", "train/loss", "train/region_bce", "train/region_dice", "learning_rate"}
+
+
+def test_a_checkpoint_keeps_what_the_training_took(tmp_path):
+    trainer = fit(RunFolder(tmp_path), max_epochs=1)
+    (history,) = (callback for callback in trainer.callbacks if isinstance(callback, History))
+    first = history.state_dict()
+    assert first["device_seconds"] == first["seconds"] > 0
+    assert first["peak_memory_of"] == "process" and first["peak_memory_mb"] > 50
+    history.load_state_dict({**first, "seconds": 100.0, "device_seconds": 400.0, "peak_memory_mb": 1e9})
+    resumed = Effort.of_state(history.state_dict())
+    assert 100 < resumed.seconds < 200 and resumed.device_seconds == 300 + resumed.seconds
+    assert resumed.peak_memory_mb == 1e9
+    history.load_state_dict({**first, "peak_memory_of": "gpu", "peak_memory_mb": 1e9})
+    assert history.state_dict()["peak_memory_mb"] < 1e9  # another thing's memory is no part of it
+
+
+def test_checkpoints_of_earlier_versions_know_the_seconds_only():
+    assert Effort.of_state({"seconds": 3.0}) == Effort(seconds=3.0, device_seconds=3.0)

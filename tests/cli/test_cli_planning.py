@@ -1,14 +1,19 @@
 import json
 import os
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from madgnet_bench.cli import main
 from madgnet_bench.cli.planning import Planner
 from madgnet_bench.cli.planning import main as answer
+from madgnet_bench.contracts import SegmentationNetwork
+from madgnet_bench.inference.whole_image import WholeImage
 from madgnet_bench.records import find_runs
 
 CONFIG = """
@@ -77,6 +82,38 @@ def test_what_makes_another_result_makes_another_run(resolve):
     assert resolve()["run_id"] == runs[0]
 
 
+class Refusing(WholeImage):
+    def __init__(self):
+        raise ValueError("Refusing wants nothing")
+
+
+class Counting(SegmentationNetwork):
+    """Needs values while it is built, as networks with a drawn depth do."""
+
+    built: ClassVar[list[str]] = []
+
+    def __init__(self, num_targets=1, *, width=4, pretrained=False):
+        super().__init__(num_targets)
+        self.layer = nn.Conv2d(3, num_targets, 1)
+        self.built.append(f"{num_targets} {width} {pretrained} {self.layer.weight.device}")
+        self.rates = [rate.item() for rate in torch.linspace(0, 1, width)]
+
+
+def test_every_network_is_built_once_without_initial_weights(resolve):
+    Counting.built.clear()
+    words = (NETWORK, "test_cli_planning.Counting", f"{NETWORK}.init_args.pretrained", "true")
+    for more in ((), ("--seed_everything", "1"), ("--trainer.max_epochs", "2"), (f"{NETWORK}.init_args.width", "5")):
+        assert "run_id" in resolve(*words, *more)
+    assert Counting.built == [f"2 {width} False {device}" for width in (4, 5) for device in ("meta", "cpu")]
+
+
+def test_a_refused_network_is_told_for_every_job_that_has_it(resolve):
+    words = (f"{NETWORK}.init_args.widths", "[0, 4]")
+    problems = [resolve(*words, "--seed_everything", seed)["problem"] for seed in ("0", "1")]
+    assert problems == ["widths must be at least two positive numbers, not [0, 4]"] * 2
+    assert "run_id" in resolve()
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -93,6 +130,9 @@ def test_what_makes_another_result_makes_another_run(resolve):
         (("--trainer.num_nodes", "2"), "a suite's job trains on one machine"),
         (("--run.root", "/elsewhere"), "run.root is /elsewhere; leave it out and pass --root /elsewhere to run."),
         ((NETWORK, "MADGNet", f"{NETWORK}.init_args.checkpoint", "gone.pth"), "checkpoint: no file gone.pth"),
+        ((f"{NETWORK}.init_args.widths", "[4]"), "widths must be at least two positive numbers, not [4]"),
+        ((NETWORK, "MADGNet", f"{NETWORK}.init_args.encoder", "resnot50"), "timm has no encoder 'resnot50'; did you mean"),
+        (("--model.init_args.inferer", "test_cli_planning.Refusing"), "Refusing wants nothing"),
     ],
 )
 def test_problems_are_answers(resolve, words, problem):

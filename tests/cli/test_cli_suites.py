@@ -153,7 +153,7 @@ def test_ctrl_c_ends_the_jobs_and_says_how_to_go_on(tmp_path, number):
     child.send_signal(number)
     shown, _ = child.communicate(timeout=120)
     assert child.returncode == 1
-    assert "Stopped. `madgnet-bench run any.yaml` goes on from here." in shown
+    assert f"Stopped. `madgnet-bench run any.yaml --slots 2 --root {tmp_path}` goes on from here." in shown
     assert "b: interrupted: its runner was stopped" in shown
     assert not any(folder.running for folder in folders)
 
@@ -177,6 +177,26 @@ def test_wrong_options_are_refused(words, capsys):
     with pytest.raises(SystemExit):
         main(["run", "any.yaml", *words])
     assert "error: argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--launcher", "slurm", "--slurm", "tiem=3"], "unknown key 'tiem'; did you mean 'time'?"),
+        (["--slurm", "time=3"], "--slurm goes with --launcher slurm"),
+    ],
+)
+def test_wrong_settings_of_a_cluster_are_refused_before_anything_is_planned(words, message, capsys):
+    assert main(["run", "any.yaml", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_slurm_nothing_starts(fake, monkeypatch, capsys, tmp_path):
+    plan = fake({"a": ""})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["run", "any.yaml", "--launcher", "slurm", "--root", str(tmp_path)]) == 2
+    assert "no SLURM here" in capsys.readouterr().err
+    assert not starts(plan)
 
 
 def test_durations():

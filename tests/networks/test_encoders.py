@@ -82,5 +82,8 @@ def test_local_weights_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_importing_networks_does_not_import_timm() -> None:
-    code = "import sys, madgnet_bench.networks.madgnet, madgnet_bench.networks.unet; sys.exit('timm' in sys.modules)"
+    code = """
+import sys, madgnet_bench.networks.madgnet, madgnet_bench.networks.smp, madgnet_bench.networks.unet_plus_plus
+sys.exit(bool({"timm", "segmentation_models_pytorch"} & set(sys.modules)))
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

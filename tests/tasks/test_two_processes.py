@@ -158,6 +158,6 @@ def test_two_processes_train_as_one_with_the_same_batch(both, tmp_path):
 
 def test_pictures_and_history_are_written_once_for_all(both):
     folder = both[0] / "unet"
-    assert len(list((folder / "near").glob("*.png"))) == 6
-    assert len(list((folder / "far").glob("*.png"))) == 2
+    assert len(list((folder / "near").glob("*.png"))) == 3 * 3  # worst, median and best
+    assert len(list((folder / "far").glob("*.png"))) == 3 * 1
     assert [row["epoch"] for row in RunFolder(folder).read_history()] == [0, 1]
