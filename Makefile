@@ -4,7 +4,7 @@ VENV := .venv
 BENCH := $(VENV)/bin/madgnet-bench
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test gate lint clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,11 @@ demo: install
 # All tests, on two processes of one thread each.
 test: install
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --quiet
+
+# Train the smoke suite and compare it with the committed baseline.
+gate: install
+	OMP_NUM_THREADS=1 $(BENCH) run benchmarks/smoke.yaml --slots 2
+	$(BENCH) compare results/regression runs/smoke --markdown runs/gate.md
 
 lint: install
 	$(VENV)/bin/ruff check .

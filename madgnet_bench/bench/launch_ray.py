@@ -122,7 +122,7 @@ class _Job:
             return
         with suppress(FileNotFoundError), self.task.log.open("rb") as log:
             log.seek(self.log_start)
-            found = re.search(rf"{self.task.id} begins on (\S+) .*\n", log.read(1000).decode(errors="replace"))
+            found = re.search(rf"{self.task.first_line}(\S+).*\n", log.read(1000).decode(errors="replace"))
             if found is not None:
                 self.node, self.began = found[1], time.monotonic()
 
@@ -280,8 +280,8 @@ class RayLauncher:
             return int(self._ray.get(job.reference)), ""
         except (self._ray.exceptions.RayError, ConnectionError) as error:
             cause = getattr(error, "cause", None) or error
-            lines = str(cause).strip().splitlines()
-            return 1, type(cause).__name__ + (f": {lines[0][:150]}" if lines else "")
+            sentence = re.split(r"\. |\n", str(cause).strip())[0][:150]
+            return 1, type(cause).__name__ + (f": {sentence}" if sentence else "")
 
     def _is_gone(self, job: _Job) -> bool:
         """Whether the processes of a job that Ray has ended are gone, or have had long enough."""

@@ -150,8 +150,8 @@ class JobFolder:
 
     def told(self, attempt: Attempt) -> Literal["queued", "running"] | None:
         """How an attempt stands that has not ended and was put in a queue, as its log tells; None where that tells nothing."""
-        if _ABROAD.match(attempt.where) is None:
-            return None
+        if _ABROAD.match(attempt.where) is None or (attempt.where.startswith("ray:") and not self.running):
+            return None  # what waits in Ray ends with its runner
         if self.log_size <= attempt.log_start:
             return "queued" if attempt.queued else "running"
         found = _FROM_QUEUE.match("".join(self.last_lines(1)))

@@ -63,6 +63,11 @@ class RayTask:
         """File whose lock the processes of an attempt hold."""
         return self.record / "attempt.lock"
 
+    @property
+    def first_line(self) -> str:
+        """What it writes to the log when it begins; the name of the node follows."""
+        return f"ray: job {self.id.removeprefix('ray:')} begins on "
+
     def __call__(self) -> int:
         """Run the command; returns its exit status, negative where a signal ended it."""
         asked: list[int] = []
@@ -73,7 +78,7 @@ class RayTask:
             environment = self._environment()
             gpus = environment.get("CUDA_VISIBLE_DEVICES")
             with self.log.open("a", encoding="utf-8") as log:
-                log.write(f"{self.id} begins on {socket.gethostname()} " + (f"with GPU {gpus}\n" if gpus else "\n"))
+                log.write(f"{self.first_line}{socket.gethostname()}" + (f" with GPU {gpus}\n" if gpus else "\n"))
             return self._keep(environment, asked)
         finally:
             signal.signal(signal.SIGINT, before)

@@ -22,6 +22,7 @@ from madgnet_bench.bench.ledger import JobFolder, state_of
 from madgnet_bench.bench.locks import is_locked
 from madgnet_bench.bench.plan import read_plan
 from madgnet_bench.bench.runner import Policy, Runner
+from madgnet_bench.cli import main
 from madgnet_bench.errors import ConfigError, RunError
 
 TESTS = Path(__file__).parents[1]
@@ -201,7 +202,7 @@ class TestOnACluster:
         assert f"c queued on {last(plan, 'c').where.split()[0]}" in told
         assert f"c started on {last(plan, 'c').where}" in told
         assert last(plan, "c").started > float(at)
-        assert re.match(rf"ray:\w+ begins on {host} with GPU [01]\n", folder(plan, "a").tail())
+        assert re.match(rf"ray: job \w+ begins on {host} with GPU [01]\n", folder(plan, "a").tail())
 
     def test_what_fails_costs_only_itself_and_says_why(self, cluster, tmp_path):
         plan = gpu_plan(tmp_path, {"a": "raise", "b": "flaky", "c": "", "d": "memory"}, epochs=2)
@@ -382,3 +383,10 @@ def test_without_ray_it_says_what_to_install(tmp_path, monkeypatch):
 def test_the_module_and_status_do_without_ray():
     code = "import sys, madgnet_bench.bench.launch_ray, madgnet_bench.cli.suites; print('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_settings_of_another_launcher_are_refused_before_anything_is_planned(capsys):
+    assert main(["run", "any.yaml", "--ray", "cpus=2"]) == 2
+    assert "--ray goes with --launcher ray" in capsys.readouterr().err
+    assert main(["run", "any.yaml", "--launcher", "ray", "--ray", "cpu=2"]) == 2
+    assert "unknown key 'cpu'; did you mean 'cpus'?" in capsys.readouterr().err
