@@ -272,8 +272,12 @@ def cpu_slots(number: int | None = None) -> list[Slot]:
 
 
 def task_environment(threads: int) -> dict[str, str]:
-    """The environment of a task whose processes have so many threads each; a number that the user has set stays."""
-    return {**dict.fromkeys(_THREADS, str(threads)), **os.environ, "PYTHONUNBUFFERED": "1"}
+    """The environment of a task whose processes have so many threads each; a number that the user has set stays.
+
+    A user's OMP_NUM_THREADS stands for all libraries: torch takes the number of MKL's threads over that of OpenMP's.
+    """
+    number = os.environ.get("OMP_NUM_THREADS", str(threads))
+    return {**dict.fromkeys(_THREADS, number), **os.environ, "PYTHONUNBUFFERED": "1"}
 
 
 def _environment(slots: Sequence[Slot]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from madgnet_bench.bench.launch import LocalLauncher, Slot, Task, cpu_slots, gpu
 from madgnet_bench.bench.locks import is_locked, try_lock, unlock
 
 SHOW = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'), os.environ['OMP_NUM_THREADS'])"
+SHOW_MKL = "import os; print(os.environ['MKL_NUM_THREADS'])"
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
 PARENT = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-S', '-c', {SLEEP!r}]).pid, flush=True)"
@@ -84,6 +85,11 @@ def test_a_number_of_threads_that_the_user_chose_stays(tasks, monkeypatch):
     path = local.started[id(handle)][2]
     local.end(handle)
     assert path.read_text().endswith(" 1\n")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)  # torch would take MKL's number over OpenMP's
+    handle = local.start(SHOW_MKL)
+    path = local.started[id(handle)][2]
+    local.end(handle)
+    assert path.read_text() == "1\n"
 
 
 def test_each_job_has_gpus_of_its_own(tasks):

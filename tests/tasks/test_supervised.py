@@ -207,7 +207,7 @@ class PromptedNetwork(TinyNetwork):
         return super().forward(image)
 
 
-class PromptedTask(SupervisedTask):
+class TaskWithPrompts(SupervisedTask):
     """Tells the network a box around everything that is foreground."""
 
     def context(self, batch):
@@ -217,7 +217,7 @@ class PromptedTask(SupervisedTask):
 
 def test_a_prompted_task_passes_prompts():
     network = PromptedNetwork()
-    task = PromptedTask(network, DiceBCELoss(), protocol="madgnet[size=16]")
+    task = TaskWithPrompts(network, DiceBCELoss(), protocol="madgnet[size=16]")
     trainer = quiet_trainer(limit_val_batches=0)
     trainer.fit(task, datamodule=module())
     assert len(network.told) == 2
