@@ -70,6 +70,17 @@ def test_a_grid_is_the_product_of_its_axes(write: Write):
     assert len({job.key for job in suite.jobs()}) == 8
 
 
+def test_other_seeds_can_take_the_place_of_the_files_and_common_jobs_keep_their_keys(write: Write):
+    path = write(GRID)
+    ours, theirs = Suite.read(path).jobs(), Suite.read(path, seeds=[1, 7]).jobs()
+    assert [job.name for job in theirs] == ["a/x/1", "a/x/7", "a/y/1", "a/y/7", "b/x/1", "b/x/7", "b/y/1", "b/y/7"]
+    assert {job.name: job.key for job in theirs if job.name.endswith("/1")} == {
+        job.name: job.key for job in ours if job.name.endswith("/1")
+    }
+    with pytest.raises(ConfigError, match="seeds"):
+        Suite.read(path, seeds=[1, 1])
+
+
 def test_a_job_is_a_command_that_runs_it_alone(write: Write):
     first, *_ = Suite.read(write(GRID)).jobs()
     assert first.suite == "grid"

@@ -1,6 +1,7 @@
 import pytest
 
 from madgnet_bench.cli import main
+from madgnet_bench.cli.classes import fitting
 
 FIT = ["fit", "--config", "configs/data/phantoms_microscopy.yaml", "--config", "configs/network/unet_16_256.yaml"]
 
@@ -13,7 +14,7 @@ WRONG = {
     "unknown class": ([*FIT, "--model.init_args.network", "UNt"], "unknown class 'UNt' for 'network'; did you mean 'UNet'?"),
     "class of another kind": (
         [*FIT, "--model.init_args.network", "DiceBCELoss"],
-        "class DiceBCELoss does not fit for 'network'; valid: MADGNet, UNet, WrappedNetwork, or your own by its module.",
+        f"class DiceBCELoss does not fit for 'network'; valid: {', '.join(fitting('network'))}, or your own by its module.",
     ),
     "unknown class in its module": (
         [*FIT, "--model.init_args.network", "madgnet_bench.networks.unet.UNett"],

@@ -56,7 +56,7 @@ sys.path.insert(0, sys.argv[1])
 from fake_jobs import FAKE, fake_plan
 from madgnet_bench.cli import main, suites
 plan = fake_plan(Path(sys.argv[2]), {"a": "", "b": "hang"}, epochs=3)
-suites.Suite.read, suites.make_plan = (lambda path: None), (lambda *_: plan)
+suites.Suite.read, suites.make_plan = (lambda path, seeds=None: None), (lambda *_: plan)
 suites.Runner = partial(suites.Runner, fit=FAKE)
 sys.exit(main(["run", "any.yaml", "--slots", "2", "--root", sys.argv[2]]))
 """
@@ -69,7 +69,7 @@ def fake(monkeypatch, tmp_path):
 
     def make(jobs, **options):
         plan = fake_plan(tmp_path, jobs, **options)
-        monkeypatch.setattr(suites.Suite, "read", lambda path: None)
+        monkeypatch.setattr(suites.Suite, "read", lambda path, seeds=None: None)
         monkeypatch.setattr(suites, "make_plan", lambda *_: plan)
         monkeypatch.setattr(suites, "read_plan", lambda *_: plan)
         monkeypatch.setattr(suites, "Runner", partial(Runner, fit=FAKE))

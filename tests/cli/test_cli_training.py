@@ -67,7 +67,7 @@ def test_fit_leaves_a_complete_run_folder(done):
     assert done.state == "done"
     names = {path.name for path in done.path.iterdir()}
     expected = {"config.yaml", "environment.json", "manifests", "history.csv", "checkpoints", "cases.csv", "curves.npz"}
-    assert names == expected | {"predictions", "result.json", "log.txt", ".lock"}
+    assert names == expected | {"predictions", "result.json", "replicates.npz", "log.txt", ".lock"}
     assert {path.name for path in done.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
     assert [row["epoch"] for row in done.read_history()] == [0, 1, 2]
     assert "epoch 3/3" in (done.path / "log.txt").read_text()
