@@ -1,22 +1,26 @@
 """The committed results print exactly the committed tables.
 
-Regenerate with: madgnet-bench leaderboard results/real/nuclei --measure all --csv results/real/nuclei/leaderboard.csv
---markdown results/real/nuclei/leaderboard.md
+Regenerate with, for each folder NAME of results/real: madgnet-bench leaderboard results/real/NAME --measure all
+--csv results/real/NAME/leaderboard.csv --markdown results/real/NAME/leaderboard.md
 """
 
 from pathlib import Path
 
 import pytest
 
+from madgnet_bench.bench.compare import compare
+from madgnet_bench.bench.store import load_runs
+from madgnet_bench.bench.suite import Suite
 from madgnet_bench.cli import main
 from madgnet_bench.records import RunFolder, find_runs, summarize
 
 RESULTS = Path(__file__).parents[1] / "results"
-SUITES = sorted({run.path.parent for run in find_runs(RESULTS)})
+REAL = RESULTS / "real"
+SUITES = sorted({run.path.parent for run in find_runs(REAL)})
 
 
 def test_there_are_results():
-    assert [suite.relative_to(RESULTS).as_posix() for suite in SUITES] == ["real/nuclei"]
+    assert [suite.relative_to(RESULTS).as_posix() for suite in SUITES] == ["real/nuclei", "real/real_subsets"]
 
 
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
@@ -38,6 +42,24 @@ def test_no_image_is_committed():
     plots = [path for path in files if path.suffix == ".png"]
     assert {path.suffix for path in files} <= {".md", ".csv", ".json", ".yaml", ".png"}
     assert all(path.name.startswith("curves_") and path.stat().st_size < 200_000 for path in plots)
+
+
+def test_the_regression_baseline_holds_what_the_gate_needs():
+    baseline = load_runs([RESULTS / "regression"])
+    assert not baseline.damaged and not baseline.unfinished
+    seeds = {}
+    for run in baseline.runs:
+        seeds.setdefault((run.network, run.training_sets, run.recipe), set()).add(run.seed)
+    assert set(map(frozenset, seeds.values())) == {frozenset(range(10))}
+    jobs = Suite.read(RESULTS.parent / "benchmarks/smoke.yaml").jobs()
+    assert len(seeds) == len({job.name.rpartition("/")[0] for job in jobs})  # one recipe per cell of the suite
+
+
+def test_no_seed_of_the_baseline_fails_against_the_nine_others():
+    runs = load_runs([RESULTS / "regression"]).runs
+    for seed in range(10):
+        others = [run for run in runs if run.seed != seed]
+        assert not compare(others, [run for run in runs if run.seed == seed]).failed, f"seed {seed}"
 
 
 def test_the_readme_names_every_folder():
