@@ -34,7 +34,8 @@ def test_the_leaderboard_is_what_the_runs_say(suite, tmp_path):
 @pytest.mark.parametrize("run", find_runs(RESULTS), ids=lambda run: run.path.name)
 def test_every_summary_is_that_of_its_cases(run):
     result, cells = run.read_result(), summarize(run.read_cases())
-    assert [cell["measures"] for cell in result["cells"]] == [pytest.approx(cell["measures"], rel=1e-7) for cell in cells]
+    for written, cell in zip(result["cells"], cells, strict=True):  # which also holds measures that are no means over cases
+        assert {name: written["measures"][name] for name in cell["measures"]} == pytest.approx(cell["measures"], rel=1e-7)
 
 
 def test_no_image_is_committed():
@@ -55,11 +56,10 @@ def test_the_regression_baseline_holds_what_the_gate_needs():
     assert len(seeds) == len({job.name.rpartition("/")[0] for job in jobs})  # one recipe per cell of the suite
 
 
-def test_no_seed_of_the_baseline_fails_against_the_nine_others():
+def test_one_seed_of_the_baseline_fails_against_the_nine_others_as_its_readme_says():
     runs = load_runs([RESULTS / "regression"]).runs
-    for seed in range(10):
-        others = [run for run in runs if run.seed != seed]
-        assert not compare(others, [run for run in runs if run.seed == seed]).failed, f"seed {seed}"
+    sides = {seed: ([run for run in runs if run.seed != seed], [run for run in runs if run.seed == seed]) for seed in range(10)}
+    assert [seed for seed, (others, one) in sides.items() if compare(others, one).failed] == [6]
 
 
 def test_the_readme_names_every_folder():

@@ -158,7 +158,7 @@ def test_two_processes_are_one_tracked_run(config, tmp_path, no_key):
     words += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.logger", BOTH]
     environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "madgnet_bench", *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = find_runs(tmp_path)
     assert len(list(run.path.glob("wandb/offline-run-*"))) == 1

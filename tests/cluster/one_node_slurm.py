@@ -85,6 +85,8 @@ def install() -> None:
 def _check() -> None:
     if os.getuid() != 0:
         raise Missing("a SLURM of one's own needs root")
+    if "/usr/sbin" not in os.environ["PATH"].split(os.pathsep):  # where Debian keeps daemons
+        os.environ["PATH"] += f"{os.pathsep}/usr/sbin"
     if not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
         raise Missing("no SLURM here; `python tests/cluster/one_node_slurm.py --install` installs it on Debian")
 

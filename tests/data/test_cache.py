@@ -318,17 +318,17 @@ def test_a_process_killed_at_any_moment_leaves_no_wrong_case(tmp_path, root):
     source = FolderDataset(str(tmp_path / "set"))
     draw = random.Random(0)
     held = []
-    for _ in range(12):
+    while len(held) < 12 or not held[-1]:  # a busy machine may not get far before the first kills
         child = FORK.Process(target=_fill_until_killed, args=(source, root))
         child.start()
-        time.sleep(draw.uniform(0.005, 0.06))
+        time.sleep(draw.uniform(0.005, 0.06) * (1 + len(held) // 12))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         cache = DecodedCache(source, root, size=16)
         rows = [row for row in range(30) if cache.holds(row)]
         assert all(cache.read(row)[1] and is_true(cache.read(row)[0], source, row) for row in rows)
         held.append(len(rows))
-    assert held == sorted(held) and 0 < held[-1]  # nothing is lost either
+    assert held == sorted(held)  # nothing is lost either
     assert cache.fill() and entries(cache) == list(range(30))
     assert all(is_true(DecodedCache(source, root, size=16).read(row)[0], source, row) for row in range(30))
 
