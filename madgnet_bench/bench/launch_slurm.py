@@ -45,8 +45,9 @@ _UNCLEAR = ("COMPLETED", "FAILED", "UNKNOWN")
 _NOTICE = 90
 """Seconds before the time limit at which SLURM tells a job of it."""
 
-_LATE = 5
-"""At how many looks the result of an ended job may be missing; file systems of networks show files late."""
+_LATE = 8.0
+"""For how many seconds the result of an ended job may be missing: file systems of networks show files late, and a job that is
+put in the queue again counts as failed for a moment."""
 
 _STEP = re.compile(r"SLURM_(NTASKS|NPROCS|PROCID|LOCALID|NODEID|GTIDS|TASKS_PER_NODE|TASK_PID|STEP.*)")
 """What tells a process that srun has started it as one of several tasks."""
@@ -240,7 +241,8 @@ class _Job:
     earlier: float = 0.0
     """Seconds that it ran before it was put in the queue again."""
     code: int | None = None
-    late: int = 0
+    late: float | None = None
+    """Since when it is ended without a result, by the clock of this process."""
     asked: int = 0
     """How often it was asked to end."""
 
@@ -386,12 +388,14 @@ class SlurmLauncher:
                 job.earlier += job.seconds
             job.seconds, job.node = seconds, row.node or job.node
             if row.state in _ACTIVE:
+                job.late = None
                 return
         state = row.state if row is not None else _last_state(job.id)
         result = self._result(job)
-        if result is None and state in _UNCLEAR and job.late < _LATE:
-            job.late += 1
-            return
+        if result is None and state in _UNCLEAR:
+            job.late = job.late or time.monotonic()
+            if time.monotonic() - job.late < _LATE:
+                return
         self._jobs.remove(job)
         job.code = self._close(job, state, result)
 
