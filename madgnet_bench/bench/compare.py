@@ -26,6 +26,7 @@ import pandas as pd
 from scipy import stats
 
 from madgnet_bench.bench.cases import read_frame
+from madgnet_bench.bench.statistics.multiple import holm
 from madgnet_bench.bench.store import Run
 from madgnet_bench.errors import ConfigError, RunError, nearest
 from madgnet_bench.protocol import MEASURES, Measure
@@ -331,15 +332,14 @@ def _p(fall: float, test: _Test) -> float:
 
 def _holm(p_values: Sequence[float], level: float) -> list[tuple[float, float]]:
     """Corrected p-value and the level that each raw one had to be below, in the given order."""
-    count = len(p_values)
-    corrected = [(1.0, level)] * count
-    greatest, first_kept = 0.0, None
+    if not p_values:
+        return []
+    count, adjusted = len(p_values), holm(p_values, level=level).adjusted
+    first_kept = int((adjusted < level).sum())
+    levels = [0.0] * count
     for rank, position in enumerate(np.argsort(p_values, kind="stable").tolist()):
-        greatest = max(greatest, min(1.0, p_values[position] * (count - rank)))
-        if greatest >= level and first_kept is None:
-            first_kept = rank
-        corrected[position] = (greatest, level / (count - (rank if first_kept is None else first_kept)))
-    return corrected
+        levels[position] = level / (count - min(rank, first_kept, count - 1))
+    return [(float(p), one) for p, one in zip(adjusted, levels, strict=True)]
 
 
 def _moved(cases: pd.DataFrame, verdict: Verdict, shown: int) -> tuple[CaseChange, ...]:

@@ -275,7 +275,7 @@ def _check_device(device: str) -> None:
 
     try:
         torch.zeros(1, dtype=torch.float64, device=device)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {device} cannot be used ({reason}); leave it out to measure on the CPU.") from None
 

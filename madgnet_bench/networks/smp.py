@@ -195,7 +195,7 @@ def _build(
         return module
 
 
-_MISFITS = (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+_MISFITS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """What the library and timm raise about what does not fit together."""
 
 

@@ -25,7 +25,7 @@ from madgnet_bench.contracts import Context, SegmentationNetwork, SegmentationOu
 from madgnet_bench.layers.normalization import Normalization, input_normalization
 from madgnet_bench.layers.padding import crop_to_size, pad_to_multiple
 
-__all__ = ["UNet", "double_conv"]
+__all__ = ["UNet", "double_conv", "encode_levels"]
 
 
 class UNet(SegmentationNetwork):
@@ -81,12 +81,7 @@ class UNet(SegmentationNetwork):
             One map per width, deepest last; sides are those of the image padded to a multiple of 2^(levels - 1), halved
             once per level.
         """
-        x = pad_to_multiple(self.normalize(image), 2 ** (len(self.widths) - 1))
-        features = []
-        for level, block in enumerate(self.down):
-            x = block(functional.max_pool2d(x, 2) if level else x)
-            features.append(x)
-        return tuple(features)
+        return encode_levels(self.down, self.normalize(image))
 
     def decode(self, embedding: Sequence[Tensor], size: Sequence[int]) -> SegmentationOutput:
         """Turn the maps of `encode` into logits.
@@ -104,6 +99,16 @@ class UNet(SegmentationNetwork):
     def forward(self, image: Tensor, *, context: Context | None = None) -> SegmentationOutput:
         """Segment images (N, C, H, W) in [0, 1]; the context is ignored."""
         return self.decode(self.encode(image), image.shape[2:])
+
+
+def encode_levels(blocks: nn.ModuleList, image: Tensor) -> tuple[Tensor, ...]:
+    """Apply one block per level, with 2x2 max pooling between; the image is padded so that its sides can be halved as often."""
+    x = pad_to_multiple(image, 2 ** (len(blocks) - 1))
+    features = []
+    for level, block in enumerate(blocks):
+        x = block(functional.max_pool2d(x, 2) if level else x)
+        features.append(x)
+    return tuple(features)
 
 
 def double_conv(in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Sequential:

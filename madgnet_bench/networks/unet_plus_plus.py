@@ -33,8 +33,8 @@ from torch.nn import functional
 from madgnet_bench.contracts import Context, SegmentationNetwork, SegmentationOutput
 from madgnet_bench.errors import ConfigError
 from madgnet_bench.layers.normalization import Normalization, input_normalization
-from madgnet_bench.layers.padding import crop_to_size, pad_to_multiple
-from madgnet_bench.networks.unet import double_conv
+from madgnet_bench.layers.padding import crop_to_size
+from madgnet_bench.networks.unet import double_conv, encode_levels
 
 __all__ = ["HeadInference", "UNetPlusPlus"]
 
@@ -115,12 +115,7 @@ class UNetPlusPlus(SegmentationNetwork):
             One map per width, deepest last; sides are those of the image padded to a multiple of 2^(levels - 1), halved
             once per level.
         """
-        x = pad_to_multiple(self.normalize(image), 2 ** (len(self.widths) - 1))
-        features = []
-        for level, block in enumerate(self.down):
-            x = block(functional.max_pool2d(x, 2) if level else x)
-            features.append(x)
-        return tuple(features)
+        return encode_levels(self.down, self.normalize(image))
 
     def decode(self, embedding: Sequence[Tensor], size: Sequence[int]) -> SegmentationOutput:
         """Compute the other columns, and logits from level 0.
