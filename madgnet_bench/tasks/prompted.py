@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from madgnet_bench.contracts import (
@@ -40,7 +39,7 @@ class PromptedTask(SupervisedTask):
     The source becomes the field ``prompts`` of the protocol, so that each row names it. Inferers still see images only: they
     are given a network that has been told already (`ToldNetwork`).
 
-    A network of which nothing is trained is only evaluated: its epochs pass without a step.
+    A network of which nothing is trained is only evaluated: the steps of its epochs move a number that nothing depends on.
 
     Args:
         network: What is trained or tested.
@@ -57,6 +56,9 @@ class PromptedTask(SupervisedTask):
     Raises:
         ConfigError: The protocol names another source.
     """
+
+    nothing: nn.Parameter | None
+    """What the steps of an epoch move where nothing of the network is trained; the trainer, and several processes, need one."""
 
     def __init__(
         self,
@@ -82,6 +84,8 @@ class PromptedTask(SupervisedTask):
             seed=seed,
         )
         self.embeddings = embeddings
+        is_trained = any(parameter.requires_grad for parameter in network.parameters())
+        self.register_parameter("nothing", None if is_trained else nn.Parameter(torch.zeros(())))
 
     def setup(self, stage: str) -> None:
         """Refuse to keep embeddings of images that never come again.
@@ -95,18 +99,10 @@ class PromptedTask(SupervisedTask):
                 f"embeddings are kept for images that come again, and {type(augmentation).__name__} never repeats one: leave "
                 "out data.augmentation, choose one of few variants (FlipRotate with degrees: 0), or leave out model.embeddings."
             )
-        if not self._is_trained:
-            warnings.filterwarnings("ignore", ".*training_step. returned .None.*")  # on purpose
 
-    def configure_optimizers(self) -> Any:
-        """As in `SegmentationTask`; an optimiser of nothing at rate 0 where nothing is trained."""
-        if self._is_trained:
-            return super().configure_optimizers()
-        return torch.optim.SGD([torch.zeros((), device=self.device, requires_grad=True)], lr=0.0)
-
-    def training_step(self, batch: SegmentationBatch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
-        """As in `SupervisedTask`; nothing where nothing is trained."""
-        return super().training_step(batch, batch_idx) if self._is_trained else None
+    def training_step(self, batch: SegmentationBatch, batch_idx: int) -> Tensor:
+        """As in `SupervisedTask`; zero where nothing is trained."""
+        return super().training_step(batch, batch_idx) if self.nothing is None else 0 * self.nothing
 
     def context(self, batch: SegmentationBatch) -> Context:
         """Draw prompts for one step of training; of a source of several rounds, a random number per case and target."""
@@ -137,10 +133,6 @@ class PromptedTask(SupervisedTask):
                 "model.prompts to WholeImageBox or NoPrompts."
             )
         return super().predict_step(batch, batch_idx, dataloader_idx)
-
-    @property
-    def _is_trained(self) -> bool:
-        return any(parameter.requires_grad for parameter in self.network.parameters())
 
     def _infer(self, batch: SegmentationBatch) -> Prediction:
         """Draw the prompts of each case, and apply the inferer once per round."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from standins import Boxes, TinyNetwork, quiet_trainer
@@ -73,3 +75,10 @@ def test_bad_arguments():
         FewShotTask(TinyNetwork())
     with pytest.raises(ConfigError, match="shots=0"):
         FewShotTask(Pupil(), shots=0)
+
+
+def test_several_processes_are_refused():
+    task = FewShotTask(Pupil(), protocol="madgnet[size=16]")
+    task.trainer = SimpleNamespace(world_size=2, datamodule=module())
+    with pytest.raises(ConfigError, match="in one process, not in 2"):
+        task.setup("fit")

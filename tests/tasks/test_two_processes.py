@@ -20,9 +20,13 @@ from madgnet_bench.callbacks.history import History
 from madgnet_bench.data.samplers import ShuffledBatches
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule
 from madgnet_bench.data.transforms import FlipRotate
+from madgnet_bench.layers.prompts import Clicks, TightBox
+from madgnet_bench.losses.region import DiceBCELoss
 from madgnet_bench.networks.madgnet import MADGNet
+from madgnet_bench.networks.sam import SAM
 from madgnet_bench.networks.unet import UNet
 from madgnet_bench.records import RunFolder
+from madgnet_bench.tasks.prompted import PromptedTask
 
 pytestmark = pytest.mark.slow
 
@@ -30,12 +34,16 @@ NETWORKS = {
     "tiny": TinyNetwork,
     "unet": partial(UNet, widths=(4, 8)),
     "madgnet": partial(MADGNet, encoder="resnet10t", frequencies=2, scales=1),
+    "sam": partial(SAM, size="tiny", image_size=32),
+    "frozen": partial(SAM, size="tiny", image_size=32, train="frozen"),
 }
-SIZES = {"tiny": 16, "unet": 16, "madgnet": 32}
+SIZES = {"tiny": 16, "unet": 16, "madgnet": 32, "sam": 32, "frozen": 32}
+PROMPTS = {"sam": Clicks(2), "frozen": TightBox()}
 
 
 def protocol_for(name):
-    return f"madgnet[size={SIZES[name]},maps=soft]"  # a soft error shows every bit of a prediction
+    prompts = f",prompts={PROMPTS[name].name}" if name in PROMPTS else ""
+    return f"madgnet[size={SIZES[name]},maps=soft{prompts}]"  # a soft error shows every bit of a prediction
 
 
 def data_for(name):
@@ -52,8 +60,11 @@ def data_for(name):
 
 def task_for(name):
     torch.manual_seed(0)
-    network = NETWORKS[name](1)
-    return tiny_task(network, protocol=protocol_for(name), optimizer=partial(torch.optim.SGD, lr=0.05, momentum=0.9))
+    network, optimizer = NETWORKS[name](1), partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+    if name in PROMPTS:
+        protocol = protocol_for(name)
+        return PromptedTask(network, DiceBCELoss(), prompts=PROMPTS[name], protocol=protocol, optimizer=optimizer)
+    return tiny_task(network, protocol=protocol_for(name), optimizer=optimizer)
 
 
 class Scores(Callback):
@@ -130,7 +141,7 @@ def test_both_processes_hold_the_same_weights_and_statistics_and_validation(both
     assert first["scores"] == second["scores"] and len(first["scores"]) == 2
     start = task_for(name).network.state_dict()
     learned = [key for key, _ in task_for(name).network.named_parameters()]
-    assert any(not torch.equal(start[key], first["weights"][key]) for key in learned)
+    assert any(not torch.equal(start[key], first["weights"][key]) for key in learned) == (name != "frozen")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
