@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from madgnet_bench.errors import RunError
 from madgnet_bench.protocol import Protocol
 from madgnet_bench.records import RunFolder
 
-__all__ = ["arguments_of_run", "split_arguments"]
+__all__ = ["arguments_of_run", "keep_nulls", "split_arguments"]
 
 
 def split_arguments(
@@ -65,3 +66,27 @@ def arguments_of_run(run: str | None) -> list[str]:
             f"{checkpoint}: no such checkpoint; start the run again with: madgnet-bench fit --config {folder.config_file}"
         )
     return ["--config", str(folder.config_file), "--ckpt_path", str(checkpoint)]
+
+
+def keep_nulls(arguments: Sequence[str]) -> list[str]:
+    """Turn each ``--a.init_args.b null`` into a configuration of that one key.
+
+    Given as an option, jsonargparse (4.53) makes the text "None" of it where one class stands inside another.
+
+    Examples:
+        >>> keep_nulls(["--x", "1", "--model.init_args.network.init_args.checkpoint", "null"])
+        ['--x', '1', '--config={"model": {"init_args": {"network": {"init_args": {"checkpoint": null}}}}}']
+    """
+    kept: list[str] = []
+    rest = list(arguments)
+    while rest:
+        words = rest.pop(0).split("=", 1)
+        if words[0].startswith("--") and ".init_args." in words[0] and len(words) == 1 and rest:
+            words.append(rest.pop(0))
+        if ".init_args." in words[0] and words[1:] == ["null"]:
+            nested: Any = None
+            for key in reversed(words[0].removeprefix("--").split(".")):
+                nested = {key: nested}
+            words = [f"--config={json.dumps(nested)}"]
+        kept += ["=".join(words)]
+    return kept

@@ -17,7 +17,7 @@ from madgnet_bench.cli.bench_cli import BenchCLI, RunOptions
 from madgnet_bench.cli.checkpoints import NetworkLabel, read_checkpoint
 from madgnet_bench.cli.console import Console, is_first_process
 from madgnet_bench.cli.messages import condense, find_cause
-from madgnet_bench.cli.runs import arguments_of_run, split_arguments
+from madgnet_bench.cli.runs import arguments_of_run, keep_nulls, split_arguments
 from madgnet_bench.data.image_folder import ImageFolderDataModule
 from madgnet_bench.errors import ConfigError
 from madgnet_bench.records import RunFolder
@@ -94,7 +94,7 @@ def run_cli(arguments: list[str], *, folder: RunFolder | None = None) -> BenchCL
     for message in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     try:
-        return BenchCLI(arguments, folder=folder)
+        return BenchCLI(keep_nulls(arguments), folder=folder)
     except (ArgumentError, ValueError) as error:
         cause = find_cause(error)
         if cause is not None:

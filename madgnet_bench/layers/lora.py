@@ -49,7 +49,8 @@ class LoRALinear(nn.Module):
                 raise ValueError(f"part {start}:{stop} lies outside the {linear.out_features} outputs of the layer")
             if not 1 <= rank < min(linear.in_features, stop - start):
                 raise ValueError(
-                    f"rank {rank} is no low rank of a {stop - start} x {linear.in_features} matrix; use at least 1"
+                    f"rank {rank} is no low rank of a {stop - start} x {linear.in_features} matrix; use 1 to "
+                    f"{min(linear.in_features, stop - start) - 1}"
                 )
         self.scale = (alpha if alpha is not None else rank) / rank
         self.linear = linear.requires_grad_(False)

@@ -421,3 +421,15 @@ def test_a_checkpoint_names_its_network_but_for_those_of_earlier_versions(madgne
     torch.save(state, best)
     assert main(["validate", *configured, "--ckpt_path", str(best)]) == 2
     assert f"{file}: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_null_on_the_command_line_takes_weights_away(joined, capsys):
+    root = Path(__file__).parents[2] / "configs"
+    words = ["--model.init_args.network.init_args.checkpoint", "null"]
+    files = [root / "data" / "phantoms_microscopy.yaml", root / "network" / "sam_point.yaml"]
+    options = [word for file in files for word in ("--config", str(file))]
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *options, *(["=".join(words)] if joined else words), "--print_config"])
+    assert ended.value.code in (0, None)
+    assert "checkpoint: null" in capsys.readouterr().out
