@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from cycler import cycler
@@ -152,8 +152,8 @@ def seen_unseen(table: Table, *, shown: int) -> Figure:
         each = [factor * score.mean for _, score in _scores(table, row, "unseen") if score.mean is not None]
         axis.plot([x, x], [min(each), max(each)], color=mark.colour, linewidth=0.8, alpha=0.45)
         axis.plot([x] * len(each), each, mark.marker, color=mark.colour, markersize=3, alpha=0.45)
-        main = axis.plot([x], [factor * row.unseen_mean], mark.marker, color=mark.colour, markersize=8)
-        main[0].set_gid(f"tip:{row.label}: seen {x:.2f}, unseen {factor * row.unseen_mean:.2f}")
+        main = axis.plot([x], [factor * row.unseen_mean], mark.marker, color=mark.colour, markersize=8, fillstyle=_fill(row))
+        main[0].set_gid(f"tip:{row.title}: seen {x:.2f}, unseen {factor * row.unseen_mean:.2f}")
         xs, ys = [*xs, x], [*ys, *each]
     (left, right), (low, high) = _limits(xs, 0.15), _limits(ys, 0.06)
     _draw_gaps(axis, (left, right), (low, high))
@@ -184,8 +184,11 @@ def domain_gaps(table: Table, *, shown: int) -> Figure:
         for position, gap in enumerate(gaps[column]):
             if gap is not None:
                 mark = marks[position]
-                dot = axis.plot([factor * gap], [line], mark.marker, color=mark.colour, markersize=6, zorder=3)
-                dot[0].set_gid(f"tip:{table.rows[position].label} on {column.label}: {factor * gap:+.2f}")
+                row = table.rows[position]
+                dot = axis.plot(
+                    [factor * gap], [line], mark.marker, color=mark.colour, markersize=6, zorder=3, fillstyle=_fill(row)
+                )
+                dot[0].set_gid(f"tip:{row.title} on {column.label}: {factor * gap:+.2f}")
     axis.set_yticks(range(len(ordered)), [_wrapped(column.label) for column in ordered])
     axis.set_ylim(-0.6, len(ordered) - 0.4)
     axis.grid(axis="y", visible=False)
@@ -213,12 +216,12 @@ def case_distributions(table: Table, quantiles: Sequence[Quantiles], *, shown: i
             colour, line = marks[box.row].colour, box.row
             axis.hlines([line], [low], [high], color=colour, linewidth=1)
             bar = axis.barh([line], [third - first], 0.55, left=[first], color=colour, alpha=0.3, linewidth=0)
-            bar[0].set_gid(f"tip:{table.rows[line].label} on {column.label}: median {median:.2f}, mean {factor * box.mean:.2f}")
+            bar[0].set_gid(f"tip:{table.rows[line].title} on {column.label}: median {median:.2f}, mean {factor * box.mean:.2f}")
             axis.plot([median], [line], "|", color=colour, markersize=9, markeredgewidth=2)
             axis.plot([factor * box.mean], [line], "o", color=INK, markersize=2.5)
         axis.set_title(f"{column.setting}: {_wrapped(column.label)}", loc="left", fontsize=9)
         axis.grid(axis="y", visible=False)
-        axis.set_yticks(range(rows), [_wrapped(row.label, 22) for row in table.rows[:rows]])
+        axis.set_yticks(range(rows), [_wrapped(row.title, 22) for row in table.rows[:rows]])
         if place + across >= len(columns):
             axis.set_xlabel(axis_label(table.measure, table.protocol))
             axis.tick_params(labelbottom=True)
@@ -246,6 +249,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 def cost_accuracy(table: Table, costs: Mapping[str, Sequence[float | None]], *, shown: int) -> Figure:
     """Draw the unseen mean of the models against each cost, on logarithmic axes, and the front that no other model beats.
 
+    Models that are prompted with the reference have hollow marks and take no part in the front.
+
     Args:
         table: The table.
         costs: Per cost, by the label of its axis, one positive value per row of the table; None where it is not known.
@@ -262,12 +267,15 @@ def cost_accuracy(table: Table, costs: Mapping[str, Sequence[float | None]], *, 
             if row.unseen_mean is not None and cost is not None and cost > 0
         ]
         points = [(float(values[place] or 0), sign * factor * (table.rows[place].unseen_mean or 0.0)) for place in places]
-        front = pareto_front(points)
-        axis.plot(*_steps([points[place] for place in front], sign), color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        competing = [point for place, point in zip(places, points, strict=True) if not table.rows[place].prompted]
+        axis.plot(
+            *_steps([competing[at] for at in pareto_front(competing)], sign), color=MUTED, linewidth=1, linestyle=(0, (4, 3))
+        )
         for place, (x, y) in zip(places, points, strict=True):
             mark = marks[place] if place < shown else Mark(MUTED, "o")
-            dot = axis.plot([x], [sign * y], mark.marker, color=mark.colour, markersize=8 if place < shown else 4)
-            dot[0].set_gid(f"tip:{table.rows[place].label}: {x:.3g}, {sign * y:.2f}")
+            row, width = table.rows[place], 8 if place < shown else 4
+            dot = axis.plot([x], [sign * y], mark.marker, color=mark.colour, markersize=width, fillstyle=_fill(row))
+            dot[0].set_gid(f"tip:{row.title}: {x:.3g}, {sign * y:.2f}")
         axis.set_xscale("log")
         wide = not points or max(x for x, _ in points) > 30 * min(x for x, _ in points)
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
@@ -411,18 +419,23 @@ def _steps(front: Sequence[tuple[float, float]], sign: int) -> tuple[list[float]
     return xs, ys
 
 
+def _fill(row: Row) -> Literal["full", "none"]:
+    """Marks of models that are prompted with the reference are hollow."""
+    return "none" if row.prompted else "full"
+
+
 def _legend(figure: Figure, table: Table, shown: int, *, lines: bool = False) -> None:
     """The models below the axes, in the order of the table."""
     rows = table.rows[:shown]
     handles = [
         Line2D([], [], color=mark.colour, linewidth=2)
         if lines
-        else Line2D([], [], color=mark.colour, marker=mark.marker, linestyle="none")
-        for mark in palette(len(rows))
+        else Line2D([], [], color=mark.colour, marker=mark.marker, linestyle="none", fillstyle=_fill(row))
+        for row, mark in zip(rows, palette(len(rows)), strict=True)
     ]
-    longest = max((len(row.label) for row in rows), default=0)
+    longest = max((len(row.title) for row in rows), default=0)
     ncols = 1 if longest > 34 else 2 if longest > 18 else 3
-    figure.legend(handles, [row.label for row in rows], loc="outside lower left", ncols=ncols)
+    figure.legend(handles, [row.title for row in rows], loc="outside lower left", ncols=ncols)
 
 
 def _wrapped(text: str, width: int = 26) -> str:

@@ -42,6 +42,9 @@ def table_notes(
         notes.append(f"Selected: {selection}{over}.")
     if resampled is not None:
         notes += _interval_notes(columns, measure, resampled)
+    prompted = [row.title for row in rows if row.prompted]
+    if prompted:
+        notes.append(f"Prompted with the reference, and so apart and without rank: {', '.join(prompted)}.")
     for row in rows:
         notes += _row_notes(row, columns, runs)
     return notes
@@ -86,7 +89,7 @@ def _interval_notes(
 
 
 def _row_notes(row: Row, columns: Sequence[Column], runs: Mapping[str, Run]) -> list[str]:
-    """What is missing, stale, ambiguous, prompted, contaminated or deviating in one row."""
+    """What is missing, stale, ambiguous, contaminated or deviating in one row."""
     notes = [
         f"Missing (\N{EN DASH}): {row.label} on {column.label}: {score.missing}."
         for column, score in zip(columns, row.scores, strict=True)
@@ -96,10 +99,6 @@ def _row_notes(row: Row, columns: Sequence[Column], runs: Mapping[str, Run]) -> 
         notes.append(f"Stale: {row.label} was made by version {row.version} of madgnet-bench. Run it again before comparing.")
     if row.label.endswith(f"#{row.recipe[:4]}"):
         notes.append(f"{row.label}: one network, another configuration; see the config.yaml of run {row.run_ids[0]}.")
-    if row.prompted:
-        notes.append(
-            f"Prompted: {row.label} was told where to look ({row.prompts}) by the reference. It stands apart and has no rank."
-        )
     if row.contaminated:
         where = ", ".join(row.contaminated)
         notes.append(

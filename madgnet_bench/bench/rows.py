@@ -141,6 +141,11 @@ class Row:
     contaminated: tuple[str, ...]
 
     @property
+    def title(self) -> str:
+        """The label, with prompts that come from the reference: for where no column tells them."""
+        return f"{self.label} (told {self.prompts})" if self.prompted else self.label
+
+    @property
     def seen_mean(self) -> float | None:
         """Mean over the seen columns; None where one is missing or there are none."""
         return self.seen.mean

@@ -260,7 +260,7 @@ def test_rows_that_were_prompted_with_the_reference_stand_apart() -> None:
         ("SAM", True, None, "box"),
     ]
     assert table.rows[-1].unseen_mean == pytest.approx(0.99)
-    assert any(note.startswith("Prompted: SAM was told where to look (box)") for note in table.notes)
+    assert any(note == "Prompted with the reference, and so apart and without rank: SAM (told box)." for note in table.notes)
 
 
 def test_a_prompt_that_reads_no_reference_competes() -> None:

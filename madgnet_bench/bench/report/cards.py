@@ -70,7 +70,7 @@ def add_gallery(block: Block, folder: Path) -> list[str]:
                 for gallery in known:
                     place = places[gallery.dataset]
                     setting = block.table.columns[place].setting
-                    groups.append((place, position, _group(gallery, row.label, setting, run, scores, folder)))
+                    groups.append((place, position, _group(gallery, row.title, setting, run, scores, folder)))
                 break
     block.gallery = [group for _, _, group in sorted(groups, key=lambda entry: entry[:2])]
     if not block.gallery:

@@ -166,7 +166,7 @@ def _draw_scores(block: Block, folder: Path) -> None:
         block.problems["generalization"] = ["No model has both a seen and an unseen mean."]
         return
     means = "; ".join(
-        f"{row.label}: seen {number(row.seen_mean, table.measure)}, unseen {number(row.unseen_mean, table.measure)}"
+        f"{row.title}: seen {number(row.seen_mean, table.measure)}, unseen {number(row.unseen_mean, table.measure)}"
         for row in both
     )
     _add(
@@ -222,9 +222,11 @@ def _draw_costs(block: Block, folder: Path) -> None:
     sign = 1 if table.measure.higher_is_better else -1
     sentences = []
     for label, values in known.items():
-        rows = [(row, value) for row, value in zip(table.rows, values, strict=True) if value and row.unseen_mean is not None]
+        priced = [(row, value) for row, value in zip(table.rows, values, strict=True) if value and row.unseen_mean is not None]
+        rows = [(row, value) for row, value in priced if not row.prompted]
         front = figures.pareto_front([(value, sign * (row.unseen_mean or 0.0)) for row, value in rows])
-        sentences.append(f"On it by {label}: {', '.join(rows[place][0].label for place in front)}.")
+        if front:
+            sentences.append(f"On it by {label}: {', '.join(rows[place][0].label for place in front)}.")
     _add(
         block,
         "cost",
@@ -232,7 +234,7 @@ def _draw_costs(block: Block, folder: Path) -> None:
         "cost",
         lambda: figures.cost_accuracy(table, known, shown=block.shown),
         title="Cost against accuracy",
-        words="The dashed line joins the models that no other beats: none is as cheap and better. " + " ".join(sentences),
+        words=" ".join(["The dashed line joins the models that no other beats: none is as cheap and better.", *sentences]),
     )
 
 
@@ -273,7 +275,7 @@ def _draw_training(block: Block, folder: Path) -> None:
                 folder,
                 f"history-{run.run_id}",
                 lambda folder_of_run=folder_of_run: figures.learning_curves(folder_of_run),  # type: ignore[misc]
-                title=f"{row.label}, seed {run.seed}",
+                title=f"{row.title}, seed {run.seed}",
                 words="Over the epochs: loss terms of the training, measures of the seen validation, and what the network logs "
                 "of itself.",
                 wide=True,

@@ -146,11 +146,15 @@ class HardCase:
 
 
 def hardest_cases(table: Table, cells: Sequence[CellScores], *, count: int = 3) -> list[HardCase]:
-    """The cases of every test set with the worst mean over models, each model being the mean over its seeds."""
+    """The cases of every test set with the worst mean over models, each model being the mean over its seeds.
+
+    Models that are prompted with the reference count only where there are no others.
+    """
     sign = 1 if table.measure.higher_is_better else -1
+    rows = [row for row in table.rows if not row.prompted] or table.rows
     hard = []
     for cell in cells:
-        scored = [(row.label, scores.mean(0)) for row in table.rows if (scores := cell.of(row)) is not None]
+        scored = [(row.title, scores.mean(0)) for row in rows if (scores := cell.of(row)) is not None]
         if not scored:
             continue
         stacked = np.stack([values for _, values in scored])

@@ -87,21 +87,27 @@ def summary(table: Table) -> list[str]:
     ]
     percent, points = ("%", " points") if measure.unit == "fraction" else ("", "")
     sign = -1 if measure.higher_is_better else 1
-    known = sorted((row for row in table.rows if row.unseen_mean is not None), key=lambda row: sign * (row.unseen_mean or 0.0))
+    competing = [row for row in table.rows if not row.prompted] or table.rows
+    apart = len(table.rows) - len(competing)
+    known = sorted((row for row in competing if row.unseen_mean is not None), key=lambda row: sign * (row.unseen_mean or 0.0))
     if known:
         best = known[0]
-        text = f"Best on unseen sets: {best.label}, {number(best.unseen_mean, measure)}{percent}"
+        text = f"Best on unseen sets: {best.title}, {number(best.unseen_mean, measure)}{percent}"
         if len(known) > 1:
             away = number(abs((best.unseen_mean or 0.0) - (known[1].unseen_mean or 0.0)), measure)
-            text += f", {away}{points} ahead of {known[1].label}"
+            text += f", {away}{points} ahead of {known[1].title}"
         sentences.append(f"{text}.")
-    gaps = [sign * -row.gap for row in table.rows if row.gap is not None]
+    gaps = [sign * -row.gap for row in competing if row.gap is not None]
     if gaps:
         low, high = min(gaps), max(gaps)
         between = number(low, measure) if low == high else f"{number(low, measure)} to {number(high, measure)}"
         who = "the model loses" if len(gaps) == 1 else "the models lose"
         sentences.append(f"From seen to unseen sets {who} {between}{points}.")
-    incomplete = [row.label for row in table.rows if any(score.missing for score in row.scores)]
+    if apart:
+        sentences.append(
+            f"{count(apart, 'model')} told where to look by the reference {'stands' if apart == 1 else 'stand'} apart."
+        )
+    incomplete = [row.title for row in table.rows if any(score.missing for score in row.scores)]
     if incomplete:
         sentences.append(f"Incomplete, and so not ranked: {_few(incomplete)}.")
     return sentences

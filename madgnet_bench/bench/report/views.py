@@ -55,10 +55,11 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One row: what the filters look at, and its cells, of which the first names it."""
+    """One row: what the filters look at, its cells, of which the first names it, and whether it stands below all others."""
 
     network: str
     cells: tuple[Cell, ...]
+    apart: bool = False
     setting: str = ""
     dataset: str = ""
 
@@ -103,7 +104,7 @@ def leaderboard_view(table: Table) -> View:
         cells.append(_score(row.difference, measure))
         cells += [_score(row.scores[place], measure, marks[place][position], row, table.columns[place]) for place in places]
         cells += [_worst(row, measure), *(costs[position] for _, costs in priced)]
-        lines.append(Line(network=row.label, cells=tuple(cells)))
+        lines.append(Line(network=row.title, cells=tuple(cells), apart=row.prompted))
     return View(
         caption=f"{measure.title} in {unit(measure, table.protocol)}, trained on {', '.join(table.training_sets)}",
         headers=tuple(headers),
@@ -136,7 +137,7 @@ def _model(row: Row, table: Table) -> Cell:
         if len({getattr(other, name) for other in table.rows}) > 1:
             facts.append(text)
     if row.prompted:
-        facts.append(f"prompts: {row.prompts}")
+        facts.append(f"told {row.prompts} by the reference")
     return Cell(text=row.label, notes=(", ".join(facts),), value=row.label)
 
 
@@ -190,10 +191,11 @@ def spread_view(block: Block) -> View:
     for box in block.quantiles:
         row, column = table.rows[box.row], table.columns[box.column]
         values = (box.mean, *box.levels)
-        cells = [Cell(text=row.label, value=row.label), Cell(text=column.label, value=column.label)]
+        cells = [Cell(text=row.title, value=row.title), Cell(text=column.label, value=column.label)]
         cells.append(Cell(text=f"{box.cases:,}", value=box.cases))
         cells += [Cell(text=number(value, table.measure), value=value) for value in values]
-        lines.append(Line(network=row.label, cells=tuple(cells), setting=column.setting, dataset=column.dataset))
+        place = {"setting": column.setting, "dataset": column.dataset}
+        lines.append(Line(network=row.title, cells=tuple(cells), apart=row.prompted, **place))
     texts = ("mean", "5%", "25%", "median", "75%", "95%")
     headers = [Header(text="Model", numeric=False), Header(text="test set", numeric=False), Header(text="cases")]
     return View(

@@ -111,6 +111,17 @@ def test_a_header_sorts_by_keyboard_and_only_one_is_sorted(open_page):
     assert column(page, 1) == sorted((name for name, _, _ in NETWORKS), key=str.lower)
 
 
+def test_who_was_told_by_the_reference_stays_below_all_others(open_page):
+    page = open_page("golden")
+    chooser = page.locator("#f-block")
+    chooser.select_option(index=1)
+    seen = header(page, "unseen mean")
+    for _ in range(2):
+        seen.get_by_role("button").click()
+        names = column(page, 1)
+        assert names[-1] == "SAM tiny" and names.count("SAM tiny") == 1 and len(names) > 2
+
+
 def test_filters_hide_rows_columns_and_pictures(open_page):
     page = open_page()
     status = page.locator("#filter-status")

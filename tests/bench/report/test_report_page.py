@@ -11,12 +11,14 @@ from phantom_runs import NETWORKS, write_runs
 from madgnet_bench.bench.figures import COLOURS
 from madgnet_bench.bench.report import views
 from madgnet_bench.bench.report.cards import add_gallery
-from madgnet_bench.bench.report.content import Block, measures_to_show, tables_by_block
+from madgnet_bench.bench.report.content import Block, build_block, measures_to_show, tables_by_block
 from madgnet_bench.bench.report.drawing import draw
 from madgnet_bench.bench.report.text import amount, count, hours, number, pvalue, span, summary
 from madgnet_bench.bench.store import load_runs
 from madgnet_bench.bench.tables import build_tables
 from madgnet_bench.protocol import MEASURES
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "runs"
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +134,38 @@ def test_the_summary_names_the_best_model_and_the_gap(runs):
 def test_templates_are_part_of_the_package():
     folder = Path(views.__file__).parent / "templates"
     assert {path.name for path in folder.iterdir()} == {"page.html", "table.html", "report.css", "report.js", "early.js"}
+
+
+@pytest.fixture(scope="module")
+def told():
+    """The golden table whose highest scores are those of a SAM that the reference told where to look."""
+    runs = load_runs([GOLDEN]).runs
+    table = next(table for table in build_tables(runs, "dsc") if any(row.prompted for row in table.rows))
+    members = {run for row in table.rows for run in row.run_ids}
+    assert max(table.rows, key=lambda row: row.unseen_mean or 0).prompted
+    return table, [run for run in runs if run.run_id in members]
+
+
+def test_who_was_told_by_the_reference_wins_nothing(told, tmp_path):
+    table, runs = told
+    automatic = [row.label for row in table.rows if not row.prompted]
+    sentences = summary(table)
+    assert any(re.match(rf"Best on unseen sets: ({'|'.join(automatic)}), ", sentence) for sentence in sentences)
+    assert "1 model told where to look by the reference stands apart." in sentences
+    assert all("SAM" not in sentence for sentence in sentences)
+    block = build_block("b1", runs, [table], tmp_path)
+    assert {label for case in block.hard for _, label in (case.worst, case.best)} <= set(automatic)
+    (cost,) = block.pictures["cost"]
+    assert "On it by parameters" in cost.words and "SAM" not in cost.words
+    assert any("SAM tiny (told box)" in (tmp_path / f"{block.key}-{name}.svg").read_text() for name in ("seen-unseen", "gap"))
+
+
+def test_who_was_told_by_the_reference_is_listed_below_and_by_name(told):
+    table, _ = told
+    view = views.leaderboard_view(table)
+    assert (
+        [line.apart for line in view.lines] == [row.prompted for row in table.rows] == sorted(line.apart for line in view.lines)
+    )
+    (line,) = (line for line in view.lines if line.apart)
+    assert line.network == "SAM tiny (told box)" and line.cells[0].notes[0].endswith("told box by the reference")
+    assert not any(cell.mark for cell in line.cells)

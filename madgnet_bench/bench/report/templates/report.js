@@ -17,7 +17,8 @@
   system.addEventListener("change", showTheme);
   showTheme();
 
-  // Sorting: a header's button sorts by its column, once more the other way; missing values stay last.
+  // Sorting: a header's button sorts by its column, once more the other way; missing values stay last, and rows that stand
+  // apart stay below all others.
   const keyOf = (row, column) => {
     const cell = row.cells[column];
     const given = cell.dataset.v;
@@ -31,7 +32,9 @@
     const descending = header.getAttribute("aria-sort") === "ascending";
     const body = table.tBodies[0];
     const rows = [...body.rows].map((row) => [keyOf(row, header.cellIndex), row]);
-    rows.sort(([a], [b]) => {
+    rows.sort(([a, rowA], [b, rowB]) => {
+      const apart = rowA.hasAttribute("data-apart") - rowB.hasAttribute("data-apart");
+      if (apart) return apart;
       if (a === null || b === null) return (a === null) - (b === null);
       return descending ? compare(b, a) : compare(a, b);
     });
