@@ -208,7 +208,9 @@ def case_distributions(table: Table, quantiles: Sequence[Quantiles], *, shown: i
     rows = min(shown, len(table.rows))
     across = 2 if len(columns) == 4 else min(3, len(columns))
     down = math.ceil(len(columns) / across)
-    figure = Figure(figsize=(2.2 + 2.2 * across, down * (0.7 + 0.27 * rows)), layout="constrained")
+    names = [_wrapped(row.title, 22) for row in table.rows[:rows]]
+    height = 0.38 if any("\n" in name for name in names) else 0.27
+    figure = Figure(figsize=(2.2 + 2.2 * across, down * (0.7 + height * rows)), layout="constrained")
     axes: list[Axes] = list(figure.subplots(down, across, squeeze=False, sharey=True, sharex=True).ravel())
     for place, (axis, column) in enumerate(zip(axes, columns, strict=False)):
         for box in (box for box in quantiles if box.column == place and box.row < shown):
@@ -221,7 +223,7 @@ def case_distributions(table: Table, quantiles: Sequence[Quantiles], *, shown: i
             axis.plot([factor * box.mean], [line], "o", color=INK, markersize=2.5)
         axis.set_title(f"{column.setting}: {_wrapped(column.label)}", loc="left", fontsize=9)
         axis.grid(axis="y", visible=False)
-        axis.set_yticks(range(rows), [_wrapped(row.title, 22) for row in table.rows[:rows]])
+        axis.set_yticks(range(rows), names)
         if place + across >= len(columns):
             axis.set_xlabel(axis_label(table.measure, table.protocol))
             axis.tick_params(labelbottom=True)

@@ -176,9 +176,8 @@ def _draw_scores(block: Block, folder: Path) -> None:
         "seen-unseen",
         lambda: figures.seen_unseen(table, shown=shown),
         title="Seen against unseen",
-        words="Large marks: means over the sets. Small marks: single unseen sets. Dashed lines: points of equal gap. "
-        + means
-        + ".",
+        words="Large marks: means over the sets, hollow where the reference told the model where to look. Small marks: single "
+        "unseen sets. Dashed lines: points of equal gap. " + means + ".",
     )
     _add(
         block,
