@@ -28,10 +28,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from madgnet_bench.contracts import Context, SegmentationNetwork, SegmentationOutput
-from madgnet_bench.layers.normalization import Normalization, input_normalization
+from madgnet_bench.contracts import SegmentationOutput
+from madgnet_bench.layers.normalization import Normalization
 from madgnet_bench.layers.padding import crop_to_size
-from madgnet_bench.networks.unet import double_conv, encode_levels
+from madgnet_bench.networks.unet import UNetFamily, double_conv
 
 __all__ = ["AttentionGate", "AttentionUNet"]
 
@@ -60,7 +60,7 @@ class AttentionGate(nn.Module):
         return skip * attention
 
 
-class AttentionUNet(SegmentationNetwork):
+class AttentionUNet(UNetFamily):
     """Attention U-Net with gates at every level, for images of any size.
 
     Args:
@@ -84,14 +84,13 @@ class AttentionUNet(SegmentationNetwork):
         normalization: Normalization = "none",
         return_features: bool = False,
     ) -> None:
-        super().__init__(num_targets)
-        if len(widths) < 2 or min(widths) < 1:
-            raise ValueError(f"widths must be at least two positive numbers, not {list(widths)}")
-        self.widths = tuple(widths)
-        self.return_features = return_features
-        self.normalize = input_normalization(normalization, in_channels)
-        self.down = nn.ModuleList(
-            double_conv(inner, outer, bias=True) for inner, outer in zip((in_channels, *widths), widths, strict=False)
+        super().__init__(
+            num_targets,
+            in_channels=in_channels,
+            widths=widths,
+            normalization=normalization,
+            return_features=return_features,
+            bias=True,
         )
         pairs = list(itertools.pairwise(self.widths[::-1]))
         self.up = nn.ModuleList(_up_convolution(deep, shallow) for deep, shallow in pairs)
@@ -103,18 +102,6 @@ class AttentionUNet(SegmentationNetwork):
     def label(self) -> str:
         """Name in tables, with the first and last width."""
         return f"AttentionUNet {self.widths[0]}-{self.widths[-1]}"
-
-    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of all levels.
-
-        Args:
-            image: (N, C, H, W) in [0, 1].
-
-        Returns:
-            One map per width, deepest last; sides are those of the image padded to a multiple of 2^(levels - 1), halved
-            once per level.
-        """
-        return encode_levels(self.down, self.normalize(image))
 
     def decode(self, embedding: Sequence[Tensor], size: Sequence[int]) -> SegmentationOutput:
         """Turn the maps of `encode` into logits.
@@ -129,10 +116,6 @@ class AttentionUNet(SegmentationNetwork):
             x = merge(torch.cat([gate(skip, signal), signal], dim=1))
         logits = crop_to_size(self.head(x), size)
         return SegmentationOutput(logits, features=tuple(embedding) if self.return_features else ())
-
-    def forward(self, image: Tensor, *, context: Context | None = None) -> SegmentationOutput:
-        """Segment images (N, C, H, W) in [0, 1]; the context is ignored."""
-        return self.decode(self.encode(image), image.shape[2:])
 
 
 def _up_convolution(in_channels: int, out_channels: int) -> nn.Sequential:

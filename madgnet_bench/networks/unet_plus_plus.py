@@ -30,11 +30,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from madgnet_bench.contracts import Context, SegmentationNetwork, SegmentationOutput
+from madgnet_bench.contracts import SegmentationOutput
 from madgnet_bench.errors import ConfigError
-from madgnet_bench.layers.normalization import Normalization, input_normalization
+from madgnet_bench.layers.normalization import Normalization
 from madgnet_bench.layers.padding import crop_to_size
-from madgnet_bench.networks.unet import double_conv, encode_levels
+from madgnet_bench.networks.unet import UNetFamily, double_conv
 
 __all__ = ["HeadInference", "UNetPlusPlus"]
 
@@ -42,7 +42,7 @@ HeadInference = Literal["average", "last"]
 """What deep supervision predicts: the mean of all heads' probabilities, or the deepest U-Net's head alone."""
 
 
-class UNetPlusPlus(SegmentationNetwork):
+class UNetPlusPlus(UNetFamily):
     """UNet++, with or without deep supervision, for images of any size.
 
     With deep supervision the output in training mode has one auxiliary mapping per head, the shallowest U-Net's first, the
@@ -75,23 +75,22 @@ class UNetPlusPlus(SegmentationNetwork):
         normalization: Normalization = "none",
         return_features: bool = False,
     ) -> None:
-        super().__init__(num_targets)
-        if len(widths) < 2 or min(widths) < 1:
-            raise ValueError(f"widths must be at least two positive numbers, not {list(widths)}")
         if inference not in get_args(HeadInference):
             raise ConfigError(f"unknown inference {inference!r}; choose one of {', '.join(get_args(HeadInference))}.")
         if inference != "average" and not deep_supervision:
             raise ConfigError(
                 f"inference: {inference} has no effect on a single head; set deep_supervision: true or leave it out."
             )
-        self.widths = tuple(widths)
+        super().__init__(
+            num_targets,
+            in_channels=in_channels,
+            widths=widths,
+            normalization=normalization,
+            return_features=return_features,
+            bias=True,
+        )
         self.deep_supervision = deep_supervision
         self.inference = inference
-        self.return_features = return_features
-        self.normalize = input_normalization(normalization, in_channels)
-        self.down = nn.ModuleList(
-            double_conv(inner, outer, bias=True) for inner, outer in zip((in_channels, *widths), widths, strict=False)
-        )
         self.nested = nn.ModuleList()
         for column in range(1, len(widths)):
             pairs = zip(self.widths[:-column], self.widths[1:], strict=False)
@@ -104,18 +103,6 @@ class UNetPlusPlus(SegmentationNetwork):
         """Name in tables, with the first and last width, and whether it is deeply supervised."""
         supervision = {"average": " deep", "last": " deep last-head"}[self.inference] if self.deep_supervision else ""
         return f"UNet++ {self.widths[0]}-{self.widths[-1]}{supervision}"
-
-    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Compute the nodes of column 0.
-
-        Args:
-            image: (N, C, H, W) in [0, 1].
-
-        Returns:
-            One map per width, deepest last; sides are those of the image padded to a multiple of 2^(levels - 1), halved
-            once per level.
-        """
-        return encode_levels(self.down, self.normalize(image))
 
     def decode(self, embedding: Sequence[Tensor], size: Sequence[int]) -> SegmentationOutput:
         """Compute the other columns, and logits from level 0.
@@ -137,10 +124,6 @@ class UNetPlusPlus(SegmentationNetwork):
             auxiliary=tuple({"region": logits} for logits in maps) if self.training and self.deep_supervision else (),
             features=tuple(embedding) if self.return_features else (),
         )
-
-    def forward(self, image: Tensor, *, context: Context | None = None) -> SegmentationOutput:
-        """Segment images (N, C, H, W) in [0, 1]; the context is ignored."""
-        return self.decode(self.encode(image), image.shape[2:])
 
 
 def _upsample(x: Tensor) -> Tensor:
