@@ -1,5 +1,6 @@
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from madgnet_bench.cli.costs import measure_costs
 from madgnet_bench.contracts import Inferer, Prediction, SegmentationOutput
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule
 from madgnet_bench.records import find_runs
+
+TINY = Path(__file__).with_name("tiny.yaml")
 
 
 class Adapting(Inferer):
@@ -97,27 +100,10 @@ def test_a_network_that_cannot_be_copied_has_a_reason():
     assert "deepcopy" in measure_costs(*setting(network)).reasons["gmac"]
 
 
-CONFIG = """
-protocol: madgnet[size=32]
-trainer: {max_epochs: 2, accelerator: cpu}
-model:
-  class_path: SupervisedTask
-  init_args:
-    network: {class_path: UNet, init_args: {widths: [4, 8]}}
-    loss: {class_path: DiceBCELoss}
-data:
-  class_path: SeenUnseenDataModule
-  init_args:
-    seen: [{class_path: PhantomDataset, init_args: {modality: fundus, size: 32, cases: 10}}]
-    batches: {class_path: ShuffledBatches, init_args: {batch_size: 2}}
-"""
-
-
 def test_a_run_has_costs_and_the_same_tables_without(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(CONFIG)
     runs = []
     for name, more in (("with", []), ("without", ["--run.costs", "false"])):
-        words = ["--config", str(tmp_path / "tiny.yaml"), "--run.root", str(tmp_path / name), "--run.predictions", "none"]
+        words = ["--config", str(TINY), "--run.root", str(tmp_path / name)]
         assert main(["fit", *words, *more]) == 0
         runs += find_runs(tmp_path / name)
     measured, bare = (run.read_result() for run in runs)

@@ -14,28 +14,8 @@ from madgnet_bench.cli import loggers, main
 from madgnet_bench.cli.loggers import TrackedRun, complete_loggers, with_folder
 from madgnet_bench.records import RunFolder, find_runs
 
-CONFIG = """
-protocol: madgnet[size=32,checkpoint=last]
-trainer: {max_epochs: 2, accelerator: cpu}
-model:
-  class_path: SupervisedTask
-  init_args:
-    network: {class_path: UNet, init_args: {widths: [4, 8]}}
-    loss: {class_path: DiceBCELoss}
-data:
-  class_path: SeenUnseenDataModule
-  init_args:
-    seen: [{class_path: PhantomDataset, init_args: {modality: fundus, size: 32, cases: 10}}]
-    batches: {class_path: ShuffledBatches, init_args: {batch_size: 2}}
-"""
+TINY = Path(__file__).with_name("tiny.yaml")
 BOTH = json.dumps([{"class_path": "WandbLogger"}, {"class_path": "TensorBoardLogger", "init_args": {"save_dir": ""}}])
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    path.write_text(CONFIG)
-    return path
 
 
 @pytest.fixture
@@ -105,17 +85,17 @@ def test_tensorboard_may_be_named_without_a_folder(words, more):
     assert with_folder(words) == [*words, *["--trainer.logger.init_args.save_dir="] * more]
 
 
-def test_a_missing_package_is_named_with_its_command(config, tmp_path, monkeypatch, capsys):
+def test_a_missing_package_is_named_with_its_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
-    words = ["fit", "--config", str(config), "--run.root", str(tmp_path), "--trainer.logger", "TensorBoardLogger"]
+    words = ["fit", "--config", str(TINY), "--run.root", str(tmp_path), "--trainer.logger", "TensorBoardLogger"]
     assert main(words) == 2
     assert "needs tensorboard: pip install 'madgnet-bench[tensorboard]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_tracked_runs_are_the_same_runs_and_resumed_ones_go_on(config, tmp_path, no_key, capsys):
+def test_tracked_runs_are_the_same_runs_and_resumed_ones_go_on(tmp_path, no_key, capsys):
     pytest.importorskip("tensorboard")
-    words = ["fit", "--config", str(config), "--run.predictions", "none", "--run.costs", "false", "--run.root"]
+    words = ["fit", "--config", str(TINY), "--run.costs", "false", "--run.root"]
     assert main([*words, str(tmp_path / "plain")]) == 0
     capsys.readouterr()
     assert main([*words, str(tmp_path / "tracked"), "--trainer.logger", BOTH]) == 0
@@ -152,9 +132,9 @@ def read_scalars(folder: Path) -> dict[str, list[float]]:
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_tracked_run(config, tmp_path, no_key):
+def test_two_processes_are_one_tracked_run(tmp_path, no_key):
     pytest.importorskip("tensorboard")
-    words = ["fit", "--config", str(config), "--run.root", str(tmp_path), "--run.predictions", "none"]
+    words = ["fit", "--config", str(TINY), "--run.root", str(tmp_path)]
     words += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.logger", BOTH]
     environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "madgnet_bench", *words]

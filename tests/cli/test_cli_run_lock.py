@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from madgnet_bench.cli.run_lock import hold_run
 from madgnet_bench.errors import RunError
 from madgnet_bench.records import RunFolder, find_runs
 
+TINY = Path(__file__).with_name("tiny.yaml")
 HOLDER = """
 import os, sys, time, types
 from pathlib import Path
@@ -82,27 +84,10 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
         pytest.fail("held")
 
 
-CONFIG = """
-protocol: madgnet[size=32,checkpoint=last]
-trainer: {max_epochs: 30, accelerator: cpu}
-model:
-  class_path: SupervisedTask
-  init_args:
-    network: {class_path: UNet, init_args: {widths: [4, 8]}}
-    loss: {class_path: DiceBCELoss}
-data:
-  class_path: SeenUnseenDataModule
-  init_args:
-    seen: [{class_path: PhantomDataset, init_args: {modality: fundus, size: 32, cases: 10}}]
-    batches: {class_path: ShuffledBatches, init_args: {batch_size: 2}}
-"""
-
-
 @pytest.mark.slow
 def test_two_trainings_of_one_run_do_not_meet(tmp_path, capsys):
-    (tmp_path / "tiny.yaml").write_text(CONFIG)
     root = tmp_path / "runs"
-    words = ["fit", "--config", str(tmp_path / "tiny.yaml"), "--run.root", str(root), "--run.predictions", "none"]
+    words = ["fit", "--config", str(TINY), "--trainer.max_epochs", "30", "--run.root", str(root)]
     first = subprocess.Popen([sys.executable, "-m", "madgnet_bench", *words], stdout=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 120
