@@ -165,7 +165,14 @@ class SegmentationNetwork(nn.Module):
 
     Args:
         num_targets: Number of binary target channels K, at least 1.
+
+    Attributes:
+        takes_prompts: True where the network listens to ``Context.prompts``; others are never told any.
+        encoding: What, beside its weights and its code, decides what ``encode`` makes of an image, such as an input size.
     """
+
+    takes_prompts: bool = False
+    encoding: str = ""
 
     def __init__(self, num_targets: int) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["BenchError", "ConfigError", "DataErrors", "Problem", "RunError", "TrainingError", "nearest"]
+__all__ = ["BenchError", "ConfigError", "DataErrors", "InputError", "Problem", "RunError", "TrainingError", "nearest"]
 
 
 class BenchError(Exception):
@@ -15,6 +15,10 @@ class BenchError(Exception):
 
 class ConfigError(BenchError):
     """A configuration names something that does not exist or does not fit together."""
+
+
+class InputError(BenchError, ValueError):
+    """Images do not fit the network that they are given to."""
 
 
 class RunError(BenchError):

@@ -63,22 +63,29 @@ class ModelCard:
 
 
 def _timm_weights(*, licence: str = "the encoder's model card says it; most are Apache-2.0 or MIT") -> tuple[Weights, ...]:
-    """Published weights of a timm encoder, downloaded or from a file of them."""
-    return tuple(
-        Weights(argument=argument, encoder="encoder", source="timm", licence=licence)
-        for argument in ("encoder_checkpoint", "pretrained")
+    """Published weights of a timm encoder; of a local file, the suite cannot see whether it holds them."""
+    return (
+        Weights(argument="encoder_checkpoint", pretraining=(UNKNOWN,), source="a local file", licence=licence),
+        Weights(argument="pretrained", encoder="encoder", source="timm", licence=licence),
     )
 
 
 def _sam_weights(argument: str) -> tuple[Weights, ...]:
     """Published weights of SAM, and others of its shape."""
     source, licence = "facebookresearch/segment-anything, by its files or their copies on the hub", "Apache-2.0"
-    patterns = ("facebook/sam-vit-*", "*sam_vit_[bhl]_*.pth")
+    hub = [f"facebook/sam-vit-{size}" for size in ("base", "large", "huge")]
+    files = ["sam_vit_b_01ec64.pth", "sam_vit_l_0b3195.pth", "sam_vit_h_4b8939.pth"]
+    patterns = [*hub, *files, *(f"*/{name}" for name in files)]
     known = tuple(
         Weights(argument=argument, value=value, pretraining=("SA-1B",), source=source, licence=licence) for value in patterns
     )
     return (*known, Weights(argument=argument, pretraining=(UNKNOWN,), source="the user's own"))
 
+
+_SA_MED2D = (
+    *("ACDC", "BraTS2021", "BTCV", "BUSI", "COVID19CTscans", "CVC-ClinicDB", "ISIC2016", "ISIC2017", "ISIC2018"),
+    *("Kvasir-SEG", "Shenzhen"),
+)
 
 MODELS: Mapping[str, ModelCard] = {
     card.name: card
@@ -136,9 +143,10 @@ MODELS: Mapping[str, ModelCard] = {
             weights=(
                 Weights(
                     argument="checkpoint",
-                    pretraining=("SA-1B", "CVC-ClinicDB", "Kvasir-SEG", UNKNOWN),
+                    pretraining=("SA-1B", *_SA_MED2D, UNKNOWN),
                     source="the authors' sam-med2d_b.pth: SAM, then 4.6 million images of public and private sets, of which "
-                    "these are the ones known here; what other files were trained on cannot be known",
+                    "these stand in the published part, SA-Med2D-20M (arXiv 2311.11969), and among the data sets here; what "
+                    "other files were trained on cannot be known",
                     licence="Apache-2.0",
                 ),
             ),

@@ -1,10 +1,10 @@
 """Outputs of frozen encoders on disk: an image is encoded once, not once per epoch, run and prompt.
 
-An embedding is kept under the encoder's weights, its network's class and code, the size of its input and the versions of this
-package and of the encoder's (one folder for each), and the pixels of the image, the type and precision of the computation and
-the version of torch (one file for each). When one of them changes, the embedding is computed anew and the old one left alone. A
-file appears whole or not at all, whichever process writes it; one that cannot be read is written again. Folders can be removed
-at any time.
+An embedding is kept under the encoder's weights, its network's class and code, what the network says of its encoding (such as
+the size of its input) and the versions of this package and of the encoder's (one folder for each), and the pixels of the image,
+the type and precision of the computation and the version of torch (one file for each). When one of them changes, the embedding
+is computed anew and the old one left alone. A file appears whole or not at all, whichever process writes it; one that cannot be
+read is written again. Folders can be removed at any time.
 
 Images are encoded one by one, so that an embedding does not depend on the batch in which an image came first. In a batch,
 matrix products may be summed in another order: with and without a store, embeddings agree within 1e-5 relative to their
@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+import madgnet_bench
 from madgnet_bench import __version__
 from madgnet_bench.contracts import Embeddings, SegmentationNetwork
 from madgnet_bench.data.cache import CACHE_VARIABLE, cache_root
@@ -88,23 +89,22 @@ class EmbeddingCache(Embeddings):
         return embedding
 
     def _weights(self, network: SegmentationNetwork, encoder: nn.Module) -> str:
-        """Name of the folder of an encoder: its network's class, input size and the hash of its values and code.
+        """Name of the folder of an encoder: its network's class, what it says of its encoding, and the hash of values and code.
 
         The values are read again when torch says that they may have changed.
         """
         tensors = {name: value for name, value in encoder.state_dict(keep_vars=True).items()}
-        state = (type(network), *((value.data_ptr(), value._version) for value in tensors.values()))
+        state = (type(network), network.encoding, *((value.data_ptr(), value._version) for value in tensors.values()))
         if state != self._known[0]:
-            digest = hashlib.sha256(f"{type(network)} {__version__} {_package(encoder)}".encode())
+            digest = hashlib.sha256(f"{type(network)} {network.encoding} {__version__} {_package(encoder)}".encode())
             for code in _code(network):
                 digest.update(code)
             for name, value in tensors.items():
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
                 digest.update(_bytes(value))
             self._known = (state, digest.hexdigest()[:16])
-        size = getattr(network, "image_size", "any")
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", type(network).__name__)
-        return f"{name}-{size}-{self._known[1]}"
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{type(network).__name__}-{network.encoding or 'any'}")
+        return f"{name}-{self._known[1]}"
 
     def _store(self, path: Path, embedding: Tensor) -> None:
         """Write a file, unless storing has ended or ends with it."""
@@ -120,9 +120,14 @@ class EmbeddingCache(Embeddings):
                 self._stop(f"its limit of {self._limit / 1e9:g} GB is reached; raise embeddings.limit_gb")
                 return
             descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(stream.getvalue())
-            os.replace(temporary, path)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(stream.getvalue())
+                os.chmod(temporary, 0o644)
+                os.replace(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
             self._used += stream.tell()
         except OSError as error:
             self._stop(error.strerror or str(error))
@@ -138,8 +143,8 @@ class EmbeddingCache(Embeddings):
 
 
 def _code(network: nn.Module) -> list[bytes]:
-    """The files of a network's class and its bases, torch's left out; none of a class without a file, as in a notebook."""
-    files = set()
+    """The files of a network's class, its bases and all our layers; none of a class without a file, as in a notebook."""
+    files = set(map(str, (Path(madgnet_bench.__file__).parent / "layers").glob("*.py")))
     for base in type(network).__mro__:
         if base.__module__.partition(".")[0] not in ("builtins", "torch", "abc"):
             with contextlib.suppress(TypeError, OSError):
@@ -160,7 +165,8 @@ def _image_key(image: Tensor) -> str:
     """Hash of what an embedding depends on beside the network: pixels, precision and versions."""
     kind = image.device.type
     precision = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "full"
-    text = f"{tuple(image.shape)} {image.dtype} {kind} {precision} {torch.backends.cuda.matmul.allow_tf32} {torch.__version__}"
+    tf32 = f"{torch.backends.cuda.matmul.fp32_precision} {torch.backends.cudnn.conv.fp32_precision}"  # type: ignore[attr-defined]
+    text = f"{tuple(image.shape)} {image.dtype} {kind} {precision} {tf32} {torch.__version__}"
     return hashlib.sha256(text.encode() + _bytes(image)).hexdigest()[:32]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -23,10 +24,10 @@ class LoRALinear(nn.Module):
         linear: The layer; its parameters are frozen here.
         rank: Rank of each update.
         alpha: Scale of the update times ``rank``; ``rank`` where not given, so that the scale is 1.
-        parts: First and last-but-one output of every part that is updated; the whole output where not given.
+        parts: First output of every part that is updated, and the one past its last; the whole output where not given.
 
     Raises:
-        ValueError: The rank is below 1 or not below the smaller side of a part, or a part lies outside the output.
+        ValueError: The rank is below 1 or not below the smaller side of a part, a part lies outside the output, or two overlap.
 
     Example:
         >>> layer = LoRALinear(nn.Linear(8, 24), rank=2, parts=[(0, 8), (16, 24)])  # query and value
@@ -52,6 +53,9 @@ class LoRALinear(nn.Module):
                     f"rank {rank} is no low rank of a {stop - start} x {linear.in_features} matrix; use 1 to "
                     f"{min(linear.in_features, stop - start) - 1}"
                 )
+        for (_, stop), (start, _) in itertools.pairwise(sorted(self.parts)):
+            if start < stop:
+                raise ValueError(f"parts {self.parts} overlap")
         self.scale = (alpha if alpha is not None else rank) / rank
         self.linear = linear.requires_grad_(False)
         new = linear.weight.new_zeros

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from madgnet_bench.errors import ConfigError, InputError
+
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "InputNormalization", "Normalization", "input_normalization"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -32,6 +34,7 @@ class InputNormalization(nn.Module):
         std: One positive value per channel, or a single value for all.
 
     Raises:
+        ConfigError: ``in_channels`` is below 1.
         ValueError: There are neither one nor ``in_channels`` values, or a standard deviation is not positive.
 
     >>> InputNormalization(3, mean=[0.5], std=[0.25])(torch.ones(1, 1, 2, 2)).unique().tolist()
@@ -43,6 +46,8 @@ class InputNormalization(nn.Module):
 
     def __init__(self, in_channels: int = 3, *, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)) -> None:
         super().__init__()
+        if in_channels < 1:
+            raise ConfigError(f"in_channels must be at least 1, not {in_channels}.")
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, in_channels):
                 raise ValueError(f"{name} has {len(values)} values for {in_channels} channels; give 1 or {in_channels}")
@@ -63,13 +68,14 @@ class InputNormalization(nn.Module):
             (N, in_channels, *spatial).
 
         Raises:
-            ValueError: The number of channels does not fit.
+            InputError: The number of channels does not fit.
         """
         channels = image.shape[1]
         if channels != self.in_channels:
             if channels != 1:
-                raise ValueError(
-                    f"the image has {channels} channels, the network takes {self.in_channels} (or 1, which is repeated); "
+                also = "" if self.in_channels == 1 else " (or 1, which is repeated)"
+                raise InputError(
+                    f"the image has {channels} channels, the network takes {self.in_channels}{also}; "
                     f"convert the images, or build the network with in_channels={channels} where it has that argument"
                 )
             image = image.expand(-1, self.in_channels, *image.shape[2:])

@@ -12,6 +12,7 @@ Changes from the paper:
       The paper takes the signal one level coarser, and brings the skip down to it by strided convolutions.
     - Gates stand at all levels, the finest included; batch normalisation follows every convolution inside them.
     - Upsampling repeats pixels, then convolves. No deep supervision.
+    - Weights start as torch's layers do by default; the authors' code starts from Kaiming's values.
     - One sigmoid channel per target. Sides that the poolings cannot halve are padded inside and cropped back.
 
 Changes from the released code: the authors' is 3D, with the paper's gates followed by a convolution, and four levels of deep

@@ -14,6 +14,8 @@ Changes from the paper:
 
 Changes from the released code:
     - The image is resized as a float tensor (bilinear, antialiased where it shrinks), not as 8-bit pixels by Pillow.
+    - Of prompt sets with several points in one batch, shorter ones are padded with "not a point" tokens, of which the released
+      code adds one to every set without a box.
     - The fixed matrix of the positional encoding is one buffer, as it is in the released code and is not in transformers:
       93,735,472 parameters, not 93,735,728.
     - Any number of images and targets per call; every target is a prompt set of its own.
@@ -30,7 +32,15 @@ from torch.nn import functional
 
 from madgnet_bench.contracts import Context, Prompts, SegmentationOutput
 from madgnet_bench.errors import ConfigError
-from madgnet_bench.networks.sam_encoder import EncoderTraining, SAMEncoderNetwork, SAMSize, build_parts, checkpoint_title
+from madgnet_bench.networks.sam_encoder import (
+    EncoderTraining,
+    SAMEncoderNetwork,
+    SAMSize,
+    build_parts,
+    check_choice,
+    checkpoint_title,
+    in_full,
+)
 from madgnet_bench.networks.sam_weights import load_strictly, read_sam_weights, resize_positions
 
 __all__ = ["EMPTY_LOGIT", "SAM", "SAMTraining", "check_prompts"]
@@ -66,6 +76,7 @@ class SAM(SAMEncoderNetwork):
         ConfigError: A size does not fit, ``multimask`` meets training, or the checkpoint cannot be read or does not fit.
     """
 
+    takes_prompts = True
     prompt_encoder: Any
     mask_decoder: Any
 
@@ -82,6 +93,7 @@ class SAM(SAMEncoderNetwork):
         multimask: bool = False,
     ) -> None:
         super().__init__(num_targets, size=size, image_size=image_size)
+        check_choice("train", train, SAMTraining)
         if multimask and train != "frozen":
             raise ConfigError(f"multimask is for a frozen SAM, not train: {train}; leave it out.")
         self.multimask = multimask
@@ -128,6 +140,8 @@ class SAM(SAMEncoderNetwork):
         context = context or Context()
         embedding = self.encode(image) if context.embedding is None else context.embedding
         assert isinstance(embedding, Tensor)
+        if len(embedding) != len(image):
+            raise ConfigError(f"the context has embeddings of {len(embedding)} images, and there are {len(image)}.")
         return self.decode(embedding, image.shape[2:], prompts=context.prompts)
 
     def _masks(self, embedding: Tensor, sparse: Tensor | None, dense: Tensor) -> Tensor:
@@ -150,7 +164,8 @@ class SAM(SAMEncoderNetwork):
         matrix = self.prompt_encoder.shared_embedding.positional_embedding
         centres = (torch.arange(self.grid, device=matrix.device, dtype=matrix.dtype) + 0.5) / self.grid
         y, x = torch.meshgrid(centres, centres, indexing="ij")
-        places: Tensor = self.prompt_encoder.shared_embedding(torch.stack([x, y], dim=-1)[None])
+        with in_full(matrix):
+            places: Tensor = self.prompt_encoder.shared_embedding(torch.stack([x, y], dim=-1)[None])
         return places.permute(0, 3, 1, 2)
 
     def _no_mask(self, count: int) -> Tensor:
@@ -165,14 +180,16 @@ class SAM(SAMEncoderNetwork):
             points = labels = None
         if points is None and boxes is None:
             return None
-        absent = None
+        absent, places = None, points if points is not None else boxes
+        assert places is not None
         if points is not None and labels is not None:
             points, labels = self._to_square(points, size).flatten(0, 1)[:, None], labels.flatten(0, 1)[:, None]
         if boxes is not None:
             absent = boxes.isnan().any(-1).flatten()
             corners = self._to_square(boxes.nan_to_num().unflatten(-1, (2, 2)), size)
             boxes = corners.flatten(2).flatten(0, 1)[:, None]
-        tokens, _ = self.prompt_encoder(input_points=points, input_labels=labels, input_boxes=boxes, input_masks=None)
+        with in_full(places):  # bfloat16 cannot tell neighbouring pixels
+            tokens, _ = self.prompt_encoder(input_points=points, input_labels=labels, input_boxes=boxes, input_masks=None)
         if absent is None:
             return tokens
         nothing = self.prompt_encoder.not_a_point_embed.weight
@@ -184,11 +201,12 @@ class SAM(SAMEncoderNetwork):
         if prompts.mask is None:
             return self._no_mask(count)
         height, width, top, left = self.frame(size)
-        content = functional.interpolate(prompts.mask, size=(height, width), mode="bilinear")
+        content = functional.interpolate(prompts.mask.float(), size=(height, width), mode="bilinear")
         right, bottom = self.image_size - left - width, self.image_size - top - height
         square = functional.pad(content, (left, right, top, bottom))
         small = functional.interpolate(square, size=(4 * self.grid, 4 * self.grid), mode="bilinear", antialias=True)
-        dense: Tensor = self.prompt_encoder.mask_embed(small.flatten(0, 1)[:, None])
+        with in_full(small):
+            dense: Tensor = self.prompt_encoder.mask_embed(small.flatten(0, 1)[:, None].to(self._no_mask(1)))
         return dense
 
     def _to_square(self, places: Tensor, size: Sequence[int]) -> Tensor:
@@ -246,12 +264,21 @@ def check_prompts(prompts: Prompts, *, cases: int, targets: int, size: Sequence[
         _check_places(prompts.points[real], size, "a point")
         told |= real.any(-1)
     if prompts.boxes is not None:
+        unknown = prompts.boxes.isnan()
+        if (unknown.any(-1) != unknown.all(-1)).any():
+            raise ConfigError(
+                "prompts.boxes hold boxes of which only some sides are NaN; a box that is not there is NaN all over."
+            )
         boxes = prompts.boxes[~prompts.boxes.isnan().any(-1)]
         _check_places(boxes.unflatten(-1, (2, 2)), size, "a box")
         if (boxes[:, :2] > boxes[:, 2:]).any():
             raise ConfigError("prompts.boxes must be left, top, right, bottom, with right and bottom not before left and top.")
         told |= ~prompts.boxes.isnan().any(-1)
-    return torch.ones_like(told) if prompts.mask is not None else told
+    if prompts.mask is None:
+        return told
+    if not prompts.mask.isfinite().all():
+        raise ConfigError("prompts.mask holds values that are not finite; it takes logits.")
+    return torch.ones_like(told)
 
 
 def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import PurePath
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,19 @@ from madgnet_bench.layers.adapters import AdaptedMLP, BottleneckAdapter
 from madgnet_bench.layers.lora import LoRALinear
 from madgnet_bench.layers.normalization import IMAGENET_MEAN, IMAGENET_STD, InputNormalization
 
-__all__ = ["PATCH", "SIZES", "Architecture", "EncoderTraining", "Frame", "SAMEncoderNetwork", "SAMSize", "build_parts"]
+__all__ = [
+    "PATCH",
+    "SIZES",
+    "Architecture",
+    "EncoderTraining",
+    "Frame",
+    "SAMEncoderNetwork",
+    "SAMSize",
+    "build_parts",
+    "check_choice",
+    "checkpoint_title",
+    "in_full",
+]
 
 SAMSize = Literal["vit_b", "vit_l", "vit_h", "tiny"]
 """SAM's three encoders; ``tiny`` has random weights only and is for tests and demonstrations."""
@@ -94,6 +107,7 @@ class SAMEncoderNetwork(SegmentationNetwork):
             raise ConfigError(f"image_size {image_size} of SAM must be a positive multiple of its patch of {PATCH} pixels.")
         self.architecture = SIZES[size]
         self.image_size = image_size
+        self.encoding = f"{image_size}px"
         self.normalize = InputNormalization(mean=IMAGENET_MEAN, std=IMAGENET_STD)  # SAM's, too
         self._encoder_training: EncoderTraining = "frozen"
 
@@ -131,15 +145,17 @@ class SAMEncoderNetwork(SegmentationNetwork):
     def to_square(self, image: Tensor) -> Tensor:
         """Bring images (N, C, H, W) into the square; zeros around them."""
         height, width, top, left = self.frame(image.shape[2:])
-        image = _resize(image, (height, width))
+        shrinks = height < image.shape[2] or width < image.shape[3]
+        image = functional.interpolate(image, size=(height, width), mode="bilinear", antialias=shrinks)
         right, bottom = self.image_size - left - width, self.image_size - top - height
         return functional.pad(image, (left, right, top, bottom))
 
     def from_square(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         """Bring maps of the square (N, K, side, side), of any side, to images of height and width ``size``."""
         height, width, top, left = self.frame(size)
-        square = _resize(maps, (self.image_size, self.image_size))
-        return _resize(square[..., top : top + height, left : left + width], (int(size[0]), int(size[1])))
+        square = functional.interpolate(maps, size=(self.image_size, self.image_size), mode="bilinear")
+        content = square[..., top : top + height, left : left + width]
+        return functional.interpolate(content, size=(int(size[0]), int(size[1])), mode="bilinear")
 
     def train_encoder(self, training: EncoderTraining, *, rank: int, bottleneck: int) -> None:
         """Freeze the encoder, but for what is trained of it. Weights are loaded before, under the names of the plain encoder.
@@ -149,6 +165,7 @@ class SAMEncoderNetwork(SegmentationNetwork):
             rank: Of LoRA.
             bottleneck: Width of adapters.
         """
+        check_choice("train_encoder", training, EncoderTraining)
         self._encoder_training = training
         self.vision_encoder.requires_grad_(training == "full")
         width = self.architecture.width
@@ -204,14 +221,22 @@ def build_parts(architecture: Architecture, *, image_size: int) -> tuple[nn.Modu
     return model.vision_encoder, model.prompt_encoder, model.mask_decoder
 
 
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Refuse what is none of the values of a Literal, which a configuration checks and a call from Python does not.
+
+    Raises:
+        ConfigError: It is none of them.
+    """
+    if value not in get_args(choices):
+        raise ConfigError(f"{name} {value!r}: {nearest(value, get_args(choices))}")
+
+
+def in_full(like: Tensor) -> AbstractContextManager[object]:
+    """Compute in the given precision on the tensor's device, whatever autocast says."""
+    device = like.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
 def checkpoint_title(checkpoint: str | None) -> str:
     """The end of a network's name: which weights it starts from."""
     return f" [{PurePath(checkpoint).name}]" if checkpoint else ""
-
-
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize bilinearly; antialiased along the sides that shrink."""
-    if tuple(maps.shape[2:]) == size:
-        return maps
-    shrinks = maps.shape[2] > size[0] or maps.shape[3] > size[1]
-    return functional.interpolate(maps, size=size, mode="bilinear", antialias=shrinks)

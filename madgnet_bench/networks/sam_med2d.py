@@ -8,7 +8,8 @@ Changes from the paper:
     - Adapters and mask decoder are trained, with the task's loss and prompts, one step per batch; the paper alternates eight
       further steps of the decoder with more points and the last mask. The prompt encoder stays as it is: of its vectors, a
       source of prompts uses only some.
-    - One mask per prompt set, SAM's for clear prompts. The released training picks the best of three by predicted quality.
+    - In training, one mask per prompt set, SAM's for clear prompts, whose head the released weights have not adapted. The
+      released training and test pick the best of three by predicted quality; so does ``train: frozen`` here.
 
 Changes from the released code:
     - Images are resized bilinearly, with antialiasing where they shrink, not by the nearest pixel.
@@ -29,12 +30,15 @@ from torch import Tensor
 from madgnet_bench.errors import ConfigError
 from madgnet_bench.layers.adapters import AdaptedMLP, SpatialChannelAdapter
 from madgnet_bench.networks.sam import SAM
-from madgnet_bench.networks.sam_encoder import Frame, SAMSize, checkpoint_title
+from madgnet_bench.networks.sam_encoder import Frame, SAMSize, check_choice, checkpoint_title
 from madgnet_bench.networks.sam_weights import load_strictly, read_sam_weights
 
 __all__ = ["SAMMed2D"]
 
 _ADAPTER = ".Adapter."
+
+_Training = Literal["frozen", "decoder", "adapter"]
+_ChannelOrder = Literal["bgr", "rgb"]
 
 
 class SAMMed2D(SAM):
@@ -48,7 +52,8 @@ class SAMMed2D(SAM):
         num_targets: Number of binary target channels.
         checkpoint: The released file (``sam-med2d_b.pth``, which holds the weights under ``model``), or other weights of SAM
             ViT-B at 256 pixels with adapters. Random where not given; random adapters are no neutral start.
-        train: What is trained: nothing; the mask decoder; it and the adapters, as in the paper.
+        train: What is trained: nothing (then the mask is the best of three by predicted quality); the mask decoder; it and the
+            adapters, as in the paper.
         channel_order: Order in which the encoder is given the colours: ``"bgr"``, as the released weights were trained, or
             ``"rgb"``.
         size: ``vit_b``, or ``tiny`` for tests.
@@ -63,17 +68,23 @@ class SAMMed2D(SAM):
         num_targets: int = 1,
         *,
         checkpoint: str | None = None,
-        train: Literal["frozen", "decoder", "adapter"] = "adapter",
-        channel_order: Literal["bgr", "rgb"] = "bgr",
+        train: _Training = "adapter",
+        channel_order: _ChannelOrder = "bgr",
         size: SAMSize = "vit_b",
         image_size: int = 256,
     ) -> None:
-        super().__init__(num_targets, size=size, image_size=image_size, train="frozen" if train == "frozen" else "decoder")
+        check_choice("train", train, _Training)
+        check_choice("channel_order", channel_order, _ChannelOrder)
+        frozen = train == "frozen"
+        super().__init__(
+            num_targets, size=size, image_size=image_size, train="frozen" if frozen else "decoder", multimask=frozen
+        )
         if self.grid % 2:
             raise ConfigError(f"image_size {image_size} has {self.grid} patches per side; the adapters need an even number.")
         self._training = train
         self._checkpoint = checkpoint
         self._reverse = channel_order == "bgr"
+        self.encoding = f"{self.encoding}-{channel_order}"
         weights = {} if checkpoint is None else read_sam_weights(checkpoint)
         where = f"checkpoint {checkpoint} of SAM-Med2D at {image_size} pixels"
         fix = "Use the released checkpoint, or leave it out; weights of SAM alone lack the adapters and have another size."
@@ -90,7 +101,8 @@ class SAMMed2D(SAM):
     def label(self) -> str:
         """Name in tables: what is trained, and the weights it starts from."""
         tiny = "" if self.architecture.title == "ViT-B" else f" {self.architecture.title}"
-        return f"SAM-Med2D{tiny} {self._training}{checkpoint_title(self._checkpoint)}"
+        order = "" if self._reverse else " rgb"
+        return f"SAM-Med2D{tiny} {self._training}{order}{checkpoint_title(self._checkpoint)}"
 
     def frame(self, size: Sequence[int]) -> Frame:
         """Small images lie in the middle of the square, others fill it."""

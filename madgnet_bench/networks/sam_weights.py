@@ -2,16 +2,19 @@
 
 Two families of names are read. Files of the ``segment-anything`` code (``sam_vit_b_01ec64.pth``, SAM-Med2D's checkpoint) hold
 ``image_encoder``, ``prompt_encoder`` and ``mask_decoder``; the hub's ``facebook/sam-vit-*`` hold transformers' names, which are
-ours. The table of both is `_OFFICIAL_NAMES`. Files are read with torch's restricted unpickler or as safetensors: no code of a
-file is ever run.
+ours. The table of both is `_OFFICIAL_NAMES`. Files are read as safetensors, or unpickled to tensors and plain values alone: no
+code of a file is ever run, and what else it holds, such as the optimiser beside SAM-Med2D's released weights, is not built.
 """
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from types import ModuleType
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -174,12 +177,15 @@ def _read(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        content: Any = torch.load(path, weights_only=True, map_location="cpu")
+        content: Any
+        try:
+            content = torch.load(path, weights_only=True, map_location="cpu")
+        except UnpicklingError:
+            content = torch.load(path, weights_only=False, pickle_module=_tensors_only(), map_location="cpu")
     except Exception as error:  # torch and safetensors let through whatever their readers raise
         raise ConfigError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged, no checkpoint, or holds more than "
-            "tensors and plain values, which could run code. Convert one that you trust: torch.load it with "
-            "weights_only=False, and torch.save only its state dict."
+            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged, or no checkpoint (a web page saved in "
+            "its place?); get it again."
         ) from error
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -187,6 +193,47 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ConfigError(f"checkpoint {path} holds no tensors by name, neither alone nor under 'model' or 'state_dict'.")
     return dict(content)
+
+
+class _NotBuilt:
+    """Stands where a file has an object that is neither a tensor nor a plain value; whatever it is given is dropped."""
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, value: Any) -> None:
+        pass
+
+    extend = add = append
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Finds what tensors are made of, and `_NotBuilt` in the place of every other class and function."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return super().find_class(module, name) if (module, name) in _TENSOR_PARTS else _NotBuilt
+
+
+_TENSOR_PARTS = {
+    ("collections", "OrderedDict"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+}
+"""All that may be called; torch itself resolves the types of storages."""
+
+
+def _tensors_only() -> ModuleType:
+    """The unpickler in the form that torch.load takes."""
+    module = ModuleType("tensors_only")
+    module.Unpickler = _TensorUnpickler  # type: ignore[attr-defined]
+    module.load = lambda file, **options: _TensorUnpickler(file, **options).load()  # type: ignore[attr-defined]
+    return module
 
 
 def _first(names: list[str]) -> str:

@@ -13,7 +13,10 @@ Changes from the released code:
     - There, the mask is squeezed to the square of the embedding whatever the image's shape: misaligned for every image that is
       not square. Here it lies where the image lies, and what is padding is left out of the regression.
     - The box is widened by a fixed number of pixels (``margin``), where the released code draws 0 to 19 without a seed.
-    - That number, and the 5 x 5 of opening, are meant at an image side of 1024 and scaled to the image's.
+    - That number, and the 5 x 5 of opening, are pixels of the image there, whatever its size. Here they are those of an image
+      whose longest side is 1024, and scaled to the image's.
+    - The deepest point is the farthest from the mask's edge and from the image's; there, what lies outside the image does not
+      count as background, and a mask that touches the edge may have its point on it.
     - An image whose coarse mask is empty has an empty prediction; the released cross-validation leaves it out of the mean.
     - The box comes from the opened coarse mask, as there, and from the raw one where opening leaves nothing.
     - The encoder runs once per image.
@@ -33,7 +36,7 @@ from madgnet_bench.contracts import Context, Prompts, SegmentationOutput
 from madgnet_bench.errors import ConfigError
 from madgnet_bench.layers.prompts import Mask, deepest_point, tight_box
 from madgnet_bench.networks.sam import SAM
-from madgnet_bench.networks.sam_encoder import SAMSize, checkpoint_title
+from madgnet_bench.networks.sam_encoder import SAMSize, checkpoint_title, in_full
 
 __all__ = ["SelfPromptSAM", "fit_logistic_regression"]
 
@@ -54,6 +57,7 @@ class SelfPromptSAM(SAM):
         ConfigError: Neither point nor box, a negative margin, or what `SAM` raises.
     """
 
+    takes_prompts = False  # it makes its own
     regression_weight: Tensor
     regression_bias: Tensor
     learned: Tensor
@@ -122,7 +126,8 @@ class SelfPromptSAM(SAM):
 
     def coarse_masks(self, embedding: Tensor, size: Sequence[int]) -> Tensor:
         """Predict the masks of all targets from an embedding, at the images' size by the nearest cell; (N, K, H, W) bool."""
-        score = torch.einsum("nchw,kc->nkhw", embedding.to(self.regression_weight), self.regression_weight)
+        with in_full(embedding):
+            score = torch.einsum("nchw,kc->nkhw", embedding.to(self.regression_weight), self.regression_weight)
         grid = (score + self.regression_bias[:, None, None] > 0).float()
         height, width, top, left = self.frame(size)
         square = functional.interpolate(grid, size=(self.image_size, self.image_size), mode="nearest-exact")

@@ -25,7 +25,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from madgnet_bench.contracts import Context, SegmentationOutput
-from madgnet_bench.errors import ConfigError, nearest
+from madgnet_bench.errors import ConfigError, InputError, nearest
 from madgnet_bench.layers.normalization import IMAGENET_MEAN, IMAGENET_STD, InputNormalization
 from madgnet_bench.networks.encoders import file_source, loading_weights
 from madgnet_bench.networks.wrapper import WrappedNetwork
@@ -77,6 +77,8 @@ class SMPNetwork(WrappedNetwork):
         in_channels: int = 3,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        if in_channels < 1:
+            raise ConfigError(f"in_channels must be at least 1, not {in_channels}.")
         build = _architecture(architecture)
         chosen = _check_options(build, dict(options or {}))
         name = _encoder_name(encoder)
@@ -92,7 +94,7 @@ class SMPNetwork(WrappedNetwork):
         """Segment images (N, C, H, W) in [0, 1]; the context is ignored.
 
         Raises:
-            ValueError: In training mode, batch normalisation finds one value per channel; or a pooling leaves none (PAN below
+            InputError: In training mode, batch normalisation finds one value per channel; or a pooling leaves none (PAN below
                 128 pixels a side).
         """
         try:
@@ -101,7 +103,7 @@ class SMPNetwork(WrappedNetwork):
             remedy = next((remedy for part, remedy in _REMEDIES.items() if part in str(error)), None)
             if remedy is None:
                 raise
-            raise ValueError(f"{self.name} cannot be applied to images {tuple(image.shape)}: {remedy}") from error
+            raise InputError(f"{self.name} cannot be applied to images {tuple(image.shape)}: {remedy}") from error
 
 
 def weights_tag(encoder: str) -> str:
@@ -150,9 +152,13 @@ def _encoder_name(encoder: str) -> str:
     from segmentation_models_pytorch.encoders import get_encoder_names
 
     plain = encoder.removeprefix("tu-")
-    if timm.is_model(plain.partition(".")[0]):
+    name, _, tag = plain.partition(".")
+    if timm.is_model(name):
+        tags = [known.partition(".")[2] for known in timm.list_models(f"{name}.*", pretrained=True)]
+        if tag and tag not in tags:
+            raise ConfigError(f"timm has no weights {tag!r} of encoder {name!r}; {nearest(tag, tags)}")
         return f"tu-{plain}"
-    own = [name for name in get_encoder_names() if not timm.is_model(name) and not name.startswith("timm-")]
+    own = [name for name in get_encoder_names() if name.startswith("mit_b")]
     if plain in own:
         return plain
     hint = nearest(plain, [*timm.list_models(), *own])
@@ -200,10 +206,13 @@ _MISFITS = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, 
 
 
 def _construct(build: type[nn.Module], arguments: dict[str, Any], *, weights: str | bool | None = None) -> nn.Module:
-    """Call an architecture's class; a plain transformer loses what no decoder sees."""
+    """Call an architecture's class; a plain transformer loses what no decoder sees, a decoder what it does not apply."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Encoder does not have prefix tokens")  # it falls back by itself
         module: Any = build(encoder_weights=weights, **arguments)
+    if arguments.get("decoder_attention_type"):  # of a block without a skip it is never applied, so it could not be trained
+        blocks = module.decoder.blocks
+        (list(blocks.values()) if isinstance(blocks, nn.ModuleDict) else blocks)[-1].attention1 = nn.Identity()
     if "num_classes" in arguments:
         module.encoder.model.prune_intermediate_layers(module.encoder._output_indices, prune_norm=True, prune_head=True)
     return module

@@ -6,6 +6,7 @@ Changes from the paper:
     - Padded convolutions, so that the output has the size of the input; no overlap tiles.
     - Batch normalisation after every 3x3 convolution (which then has no bias); no dropout at the end of the encoder.
     - One sigmoid channel per target instead of a softmax over classes.
+    - Weights start as torch's layers do by default; the paper draws them with a deviation of sqrt(2 / inputs).
     - Sides that the four poolings cannot halve are padded inside and cropped back.
 
 Changes from the released code: none taken over. The paper's code is for Caffe; this is written from the paper, with the

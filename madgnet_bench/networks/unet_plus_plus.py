@@ -13,6 +13,7 @@ Changes from the paper:
       is the network in common use.
     - Deep supervision is an option, off by default. Its heads are averaged as probabilities, and returned as the logit of that
       average. A trained network cannot be pruned to its shallower U-Nets.
+    - Weights start as torch's layers do by default; the authors' code starts from He's values.
     - One sigmoid channel per target. Sides that the poolings cannot halve are padded inside and cropped back.
 
 Changes from the released code: the authors' is for Keras, without batch normalisation, with dropout and transposed
@@ -45,8 +46,8 @@ HeadInference = Literal["average", "last"]
 class UNetPlusPlus(UNetFamily):
     """UNet++, with or without deep supervision, for images of any size.
 
-    With deep supervision the output in training mode has one auxiliary mapping per head, the shallowest U-Net's first, the
-    deepest's last: the region losses supervise all of them alike; `losses.multi_task.MultiTaskLoss`, with the weights of
+    With deep supervision the output in training mode has one auxiliary mapping per head, the deepest U-Net's first, the
+    shallowest's last: the region losses supervise all of them alike; `losses.multi_task.MultiTaskLoss`, with the weights of
     distance and boundary at 0, weighs them one by one.
 
     Args:
@@ -121,7 +122,7 @@ class UNetPlusPlus(UNetFamily):
         maps = [crop_to_size(head(x), size) for head, x in zip(self.heads, outputs, strict=True)]
         return SegmentationOutput(
             logits=_average(maps) if self.inference == "average" else maps[-1],
-            auxiliary=tuple({"region": logits} for logits in maps) if self.training and self.deep_supervision else (),
+            auxiliary=tuple({"region": logits} for logits in reversed(maps)) if self.training and self.deep_supervision else (),
             features=tuple(embedding) if self.return_features else (),
         )
 

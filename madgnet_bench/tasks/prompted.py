@@ -54,7 +54,7 @@ class PromptedTask(SupervisedTask):
         seed: As there; with the source's own seed, it gives the prompts of training.
 
     Raises:
-        ConfigError: The protocol names another source.
+        ConfigError: The protocol names another source, or the network listens to none.
     """
 
     nothing: nn.Parameter | None
@@ -74,6 +74,11 @@ class PromptedTask(SupervisedTask):
         seed: int = 0,
     ) -> None:
         self.prompts = prompts or NoPrompts()
+        if not network.takes_prompts and not isinstance(self.prompts, NoPrompts):
+            raise ConfigError(
+                f"{network.label} listens to no prompts, and results would name prompts={self.prompts.name}; leave out "
+                "model.prompts. A network of your own that listens says so by takes_prompts = True."
+            )
         super().__init__(
             network,
             loss,
@@ -100,6 +105,16 @@ class PromptedTask(SupervisedTask):
                 "out data.augmentation, choose one of few variants (FlipRotate with degrees: 0), or leave out model.embeddings."
             )
 
+    def on_test_epoch_start(self) -> None:
+        """As in `SegmentationTask`.
+
+        Raises:
+            ConfigError: The network learns from images shown to it, and has seen none.
+        """
+        super().on_test_epoch_start()
+        if not getattr(self.network, "learned", True):
+            raise ConfigError(f"{self.network.label} has learned from no image: train it with FewShotTask, then test that run.")
+
     def training_step(self, batch: SegmentationBatch, batch_idx: int) -> Tensor:
         """As in `SupervisedTask`; zero where nothing is trained."""
         return super().training_step(batch, batch_idx) if self.nothing is None else 0 * self.nothing
@@ -111,15 +126,16 @@ class PromptedTask(SupervisedTask):
         told = self._draw(masks, streams)
         embedding = self._embed(batch.image)
         rounds = [[int(stream.integers(1, self.prompts.rounds + 1)) for stream in row] for row in streams]
-        for done in range(1, max(map(max, rounds))):
+        last = max(map(max, rounds))
+        for done in range(1, last):
             with torch.no_grad():
-                logits = self.network(batch.image, context=Context(_stack(told, batch.image), embedding=embedding)).logits
+                logits = self.network(batch.image, context=self._tell(told, batch.image, embedding, rounds=done)).logits
             corrected = self._correct(told, masks, logits.float().sigmoid())
             told = [
                 [new if done < wanted else old for new, old, wanted in zip(*row, strict=True)]
                 for row in zip(corrected, told, rounds, strict=True)
             ]
-        return Context(_stack(told, batch.image), embedding=embedding)
+        return self._tell(told, batch.image, embedding, rounds=last)
 
     def predict_step(self, batch: SegmentationBatch, batch_idx: int, dataloader_idx: int = 0) -> Prediction:
         """Predict images that have no reference.
@@ -140,10 +156,10 @@ class PromptedTask(SupervisedTask):
         streams = [[self._stream(name, target, training=False) for target in range(len(masks[0]))] for name in _names(batch)]
         told = self._draw(masks, streams)
         embedding = self._embed(batch.image)
-        prediction = self._infer_told(batch, Context(_stack(told, batch.image), embedding=embedding))
-        for _ in range(1, self.prompts.rounds):
+        prediction = self._infer_told(batch, self._tell(told, batch.image, embedding, rounds=1))
+        for done in range(1, self.prompts.rounds):
             told = self._correct(told, masks, prediction.probability)
-            prediction = self._infer_told(batch, Context(_stack(told, batch.image), embedding=embedding))
+            prediction = self._infer_told(batch, self._tell(told, batch.image, embedding, rounds=done + 1))
         return prediction
 
     def _infer_told(self, batch: SegmentationBatch, context: Context) -> Prediction:
@@ -159,6 +175,11 @@ class PromptedTask(SupervisedTask):
                 embedding: Tensor = self.network.encode(image)  # type: ignore[operator]
             return embedding
         return None
+
+    def _tell(self, told: list[list[TargetPrompt]], image: Tensor, embedding: Tensor | None, *, rounds: int) -> Context:
+        """What the network is told after some rounds; places for the points of later rounds are cut off."""
+        slots = rounds if self.prompts.rounds > 1 else None
+        return Context(_stack(told, image, slots=slots), embedding=embedding)
 
     def _stream(self, name: str, target: int, *, training: bool) -> np.random.Generator:
         """The random stream of one target of one case."""
@@ -204,8 +225,8 @@ def _masks(batch: SegmentationBatch) -> NDArray[np.bool_]:
     return batch.mask.cpu().numpy() >= 0.5
 
 
-def _stack(told: list[list[TargetPrompt]], like: Tensor) -> Prompts | None:
-    """The prompts of all targets as tensors beside the images; None where nothing is told at all."""
+def _stack(told: list[list[TargetPrompt]], like: Tensor, *, slots: int | None) -> Prompts | None:
+    """The prompts of all targets as tensors beside the images, of points the first ``slots``; None where nothing is told."""
     first = told[0][0]
 
     def tensor(values: list[list[Any]]) -> Tensor:
@@ -213,8 +234,8 @@ def _stack(told: list[list[TargetPrompt]], like: Tensor) -> Prompts | None:
 
     points = labels = boxes = None
     if len(first.points):
-        points = tensor([[target.points for target in row] for row in told])
-        labels = tensor([[target.labels for target in row] for row in told])
+        points = tensor([[target.points[:slots] for target in row] for row in told])
+        labels = tensor([[target.labels[:slots] for target in row] for row in told])
     if first.box is not None:
         boxes = tensor([[target.box for target in row] for row in told])
     return None if points is None and boxes is None else Prompts(points=points, labels=labels, boxes=boxes)

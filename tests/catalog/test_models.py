@@ -79,10 +79,14 @@ def test_data_sets_of_tags(tag: str, sets: tuple[str, ...]) -> None:
         ("madgnet_bench.networks.unet_plus_plus.UNetPlusPlus", {"deep_supervision": True}, ()),
         ("MADGNet", {"encoder": "resnest50d", "pretrained": False, "checkpoint": None}, ()),
         ("MADGNet", {"encoder": "resnest50d", "pretrained": True}, ("ImageNet-1k",)),
-        ("MADGNet", {"encoder": "resnest50d", "encoder_checkpoint": "a.pth"}, ("ImageNet-1k",)),
+        ("MADGNet", {"encoder": "resnest50d", "encoder_checkpoint": "a.pth"}, (UNKNOWN,)),
         ("MADGNet", {"encoder": "resnest50d", "pretrained": True, "checkpoint": "a.pth"}, (UNKNOWN,)),
         ("SMPNetwork", {"encoder": "mit_b2", "pretrained": True}, ("ImageNet-1k",)),
         ("SMPNetwork", {"encoder": "resnet50.fb_ssl_yfcc100m_ft_in1k", "pretrained": True}, ("YFCC-100M", "ImageNet-1k")),
+        ("SAM", {"checkpoint": "facebook/sam-vit-huge"}, ("SA-1B",)),
+        ("SAM", {"checkpoint": "weights/sam_vit_b_01ec64.pth"}, ("SA-1B",)),
+        ("SAM", {"checkpoint": "medsam_vit_b_01ec64.pth"}, (UNKNOWN,)),
+        ("SelfPromptSAM", {"encoder_checkpoint": "sam_vit_b_kvasir.pth"}, (UNKNOWN,)),
         ("WrappedNetwork", {"module": "my_package.build"}, (UNKNOWN,)),
         ("my_package.MyNetwork", {}, (UNKNOWN,)),
     ],
@@ -113,6 +117,23 @@ def test_several_weights_of_one_network(monkeypatch: pytest.MonkeyPatch) -> None
     assert pretraining_of("Many", {"pretrained": True, "backbone": "vit.in1k"}) == ("SA-1B", "ImageNet-1k")
     seen = pretraining_contamination(found["hub/med-b"], ["kvasir_seg_256", "busi", "polyp_pranet/kvasir"])
     assert [finding.where for finding in seen] == ["kvasir_seg_256", "polyp_pranet/kvasir"]
+
+
+def test_what_sam_med2d_has_seen() -> None:
+    names = pretraining_of("SAMMed2D", {"checkpoint": "sam-med2d_b.pth"})
+    assert names[0] == "SA-1B" and names[-1] == UNKNOWN
+    seen = [
+        "kvasir_seg",
+        "kvasir_seg_256",
+        "polyp_pranet/cvc_clinicdb",
+        "busi/malignant",
+        "isic2017",
+        "isic2017_val_400",
+        "isic2018",
+    ]
+    seen += ["acdc", "synapse", "brats2021", "shenzhen_lung_512", "covid19_1"]
+    unseen = ["polyp_pranet/etis", "polyp_pranet/cvc_300", "dsb2018", "bbbc039", "stu", "ph2", "covid19_2", "chasedb1"]
+    assert [finding.where for finding in pretraining_contamination(names, seen + unseen)] == seen
 
 
 def test_what_shipped_configurations_start_from_is_known() -> None:

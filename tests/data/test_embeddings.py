@@ -14,7 +14,7 @@ from madgnet_bench.networks.sam_automatic import SAMAutomatic
 class Counted(TinyNetwork):
     """Has a frozen encoder, and counts the images that it encodes."""
 
-    image_size = 16
+    encoding = "16px"
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -51,9 +51,9 @@ def test_an_image_is_encoded_once_for_all_epochs_batches_and_processes(cache):
 
 
 @pytest.mark.parametrize(
-    "change", ["weights", "buffers", "pixel", "shape", "type", "image_size", "class", "precision", "version", "package"]
+    "change", ["weights", "buffers", "pixel", "shape", "type", "encoding", "class", "precision", "tf32", "version", "package"]
 )
-def test_what_changes_an_embedding_makes_another_entry(change, cache, monkeypatch):
+def test_what_changes_an_embedding_makes_another_entry(change, cache, monkeypatch, request):
     store, network, image = cache(), Counted(norm=True).eval(), images(1)
     store.embed(network, image)
     if change == "weights":
@@ -67,8 +67,11 @@ def test_what_changes_an_embedding_makes_another_entry(change, cache, monkeypatc
         image = image.view(1, 1, 8, 32)
     if change == "type":
         image, network = image.double(), network.double()
-    if change == "image_size":
-        network.image_size = 32
+    if change == "encoding":
+        network.encoding = "32px"
+    if change == "tf32":
+        request.addfinalizer(lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "none"))
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
     if change == "class":
         network.__class__ = type("Subclass", (Counted,), {})
     if change == "version":

@@ -52,3 +52,8 @@ def test_only_the_update_learns():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         lora(**options)
+
+
+def test_parts_that_overlap_are_refused():
+    with pytest.raises(ValueError, match="overlap"):
+        LoRALinear(nn.Linear(8, 24), rank=2, parts=[(0, 12), (8, 24)])

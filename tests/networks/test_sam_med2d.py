@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from madgnet_bench.contracts import Context
+from madgnet_bench.data.embeddings import EmbeddingCache
 from madgnet_bench.errors import ConfigError
 from madgnet_bench.networks.sam_med2d import SAMMed2D
 
@@ -74,7 +75,8 @@ def test_the_released_file_is_loaded_by_its_names(tmp_path):
     torch.manual_seed(0)
     network = tiny()
     state = official_state(network, adapters=True)
-    torch.save({"model": state, "optimizer": {"state": {}}}, tmp_path / "sam-med2d_b.pth")
+    optimizer = torch.optim.Adam(network.parameters())  # the released training saves the object beside the weights
+    torch.save({"model": state, "optimizer": optimizer}, tmp_path / "sam-med2d_b.pth")
     loaded = tiny(checkpoint=str(tmp_path / "sam-med2d_b.pth"))
     adapter = loaded.vision_encoder.layers[1].mlp.adapter
     assert torch.equal(adapter.spatial[2].weight, state["image_encoder.blocks.1.Adapter.spatial.2.weight"])
@@ -140,6 +142,23 @@ def test_what_is_trained(train, frozen):
     assert (network.frozen_encoder is not None) == frozen
     trained = {name.split(".")[0] for name, value in network.named_parameters() if value.requires_grad}
     assert trained == {"frozen": set(), "decoder": {"mask_decoder"}, "adapter": {"mask_decoder", "vision_encoder"}}[train]
+
+
+def test_the_order_of_colours_is_told_and_makes_another_embedding(tmp_path):
+    torch.manual_seed(0)
+    bgr = tiny(train="frozen")
+    rgb = tiny(train="frozen", channel_order="rgb")
+    rgb.load_state_dict(bgr.state_dict())
+    assert (bgr.label, rgb.label) == ("SAM-Med2D tiny frozen", "SAM-Med2D tiny frozen rgb")
+    image, cache = random_image(1, 3, 64, 64), EmbeddingCache(folder=str(tmp_path))
+    cache.embed(bgr, image)
+    assert torch.equal(cache.embed(rgb, image), rgb.encode(image)) and cache.found == 0
+    with pytest.raises(ConfigError, match="channel_order 'BGR'"):
+        tiny(channel_order="BGR")
+
+
+def test_a_frozen_one_takes_the_best_of_three_masks_as_the_released_test():
+    assert tiny(train="frozen").multimask and not tiny(train="adapter").multimask
 
 
 def test_an_odd_grid_is_refused():

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import collections
+import os
+
 import pytest
 import torch
 from official_sam import official_names, official_state
@@ -98,6 +101,29 @@ def test_the_message_tells_missing_unexpected_and_sizes(network):
     assert "1 missing (mask_decoder.iou_token.weight)" in text and "1 unexpected (extra.weight)" in text
     assert "vision_encoder.pos_embed is 1x64x64x32 in the file and 1x4x4x32 in the network" in text
     assert text.endswith("Take another.")
+
+
+class Evil:
+    """Runs code when it is unpickled the usual way."""
+
+    def __reduce__(self):
+        return (os.system, ("touch HACKED",))
+
+
+def test_other_objects_of_a_file_are_not_built(tmp_path, network, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = official_state(network)
+    rest = {"optimizer": torch.optim.Adam(network.parameters()), "evil": Evil(), "more": collections.defaultdict(list, a=[1])}
+    torch.save({"model": state, **rest}, "all.pth")
+    torch.save({"model": state, **rest}, "old.pth", _use_new_zipfile_serialization=False)
+    for name in ("all.pth", "old.pth"):
+        weights = read_sam_weights(name)
+        assert len(weights) == len(state) == len(network.state_dict())
+        assert all(torch.equal(weights[ours_from_official(key)], value) for key, value in state.items())
+    torch.save({"model": Evil()}, "evil.pth")
+    with pytest.raises(ConfigError, match="holds no tensors by name"):
+        read_sam_weights("evil.pth")
+    assert not (tmp_path / "HACKED").exists()
 
 
 def test_what_cannot_be_read(tmp_path):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import timm
@@ -28,6 +28,7 @@ class TestSMPUnet(NetworkContract):
 class TestSMPTransformer(NetworkContract):
     """DPT of narrow maps on a plain transformer; golden values by the same command with TestSMPTransformer."""
 
+    onnx_promised = True
     golden = (-277.1955928, -429.8897489, 95.5315177, 63.1482767, -328.4045633)
 
     def build(self, num_targets: int = 1, **options: Any) -> SMPNetwork:
@@ -35,23 +36,71 @@ class TestSMPTransformer(NetworkContract):
         return SMPNetwork(num_targets, architecture="DPT", encoder="test_vit", options=narrow, **options)
 
 
+class SMPContract(NetworkContract):
+    """Golden values by the same command with the class's name."""
+
+    architecture: str
+    encoder = "test_resnet"
+    options: ClassVar[dict[str, Any]] = {}
+
+    def build(self, num_targets: int = 1, **options: Any) -> SMPNetwork:
+        return SMPNetwork(num_targets, architecture=self.architecture, encoder=self.encoder, options=self.options, **options)
+
+
+class TestSMPUnetPlusPlus(SMPContract):
+    architecture = "UnetPlusPlus"
+    options: ClassVar[dict[str, Any]] = {"decoder_channels": (24, 16, 12, 8, 8)}
+    golden = (0.0483184, 0.7085934, 0.5404578, 0.3707736, 0.546223)
+
+
+class TestSMPDeepLabV3Plus(SMPContract):
+    architecture = "DeepLabV3Plus"
+    options: ClassVar[dict[str, Any]] = {"decoder_channels": 16}
+    trains_on_one_image = False  # the pooled branch is one pixel, which it normalises over the batch
+    golden = (-0.0284085, 0.2877283, 0.8307254, 0.3304659, 0.3393562)
+
+
+class TestSMPFPN(SMPContract):
+    architecture, encoder = "FPN", "test_efficientnet"
+    options: ClassVar[dict[str, Any]] = {"decoder_pyramid_channels": 32, "decoder_segmentation_channels": 64}
+    golden = (-2.2135825, -0.7674061, -5.4746284, -4.4326723, -3.1429279)
+
+
+class TestSMPMAnet(SMPContract):
+    architecture = "MAnet"
+    options: ClassVar[dict[str, Any]] = {"decoder_channels": (32, 24, 16, 8, 8), "decoder_pab_channels": 8}
+    golden = (-0.0253138, -0.0426156, 0.0242644, 0.0353422, -0.071155)
+
+
+class TestSMPUPerNet(SMPContract):
+    architecture, encoder = "UPerNet", "test_convnext"
+    options: ClassVar[dict[str, Any]] = {"decoder_channels": 16}
+    trains_on_one_image = False  # as DeepLabV3Plus
+    unmoved = r"blocks\.\d\.norm\.weight$"  # ConvNeXt's blocks start scaled by 1e-6: steps are below the last digit of 1
+    golden = (-0.8956081, -1.5748491, 3.000787, 2.6842847, -1.9009399)
+
+
+class TestSMPSegformer(SMPContract):
+    architecture, encoder = "Segformer", "pvt_v2_b0"
+    options: ClassVar[dict[str, Any]] = {"decoder_segmentation_channels": 16}
+    golden = (-0.5668602, -1.7966833, 1.0934342, 1.1482053, -1.277902)
+
+
 @pytest.mark.parametrize(
-    ("architecture", "encoder", "multiple"),
+    ("architecture", "encoder", "multiple", "options"),
     [
-        ("UnetPlusPlus", "test_resnet", 32),
-        ("DeepLabV3Plus", "test_resnet", 16),
-        ("FPN", "test_efficientnet", 32),
-        ("MAnet", "test_resnet", 32),
-        ("UPerNet", "test_convnext", 32),
-        ("Segformer", "pvt_v2_b0", 32),
-        ("Segformer", "mit_b0", 32),
-        ("Linknet", "test_resnet", 32),
+        ("DeepLabV3Plus", "test_resnet", 16, {}),
+        ("Segformer", "mit_b0", 32, {}),
+        ("Linknet", "test_resnet", 32, {}),
+        ("Unet", "test_resnet", 32, {"decoder_attention_type": "scse"}),
+        ("UnetPlusPlus", "test_resnet", 32, {"decoder_attention_type": "scse"}),
     ],
 )
-def test_architectures(architecture: str, encoder: str, multiple: int) -> None:
+def test_other_architectures_and_options(architecture: str, encoder: str, multiple: int, options: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    network = SMPNetwork(2, architecture=architecture, encoder=encoder)
-    assert (network.multiple, network.label) == (multiple, f"smp.{architecture} {encoder}")
+    network = SMPNetwork(2, architecture=architecture, encoder=encoder, options=options)
+    changes = "".join(f" {key}={value}" for key, value in options.items())
+    assert (network.multiple, network.label) == (multiple, f"smp.{architecture} {encoder}{changes}")
     network.train()(random_image(2, 3, 64, 64)).logits.square().sum().backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
     with torch.no_grad():
@@ -107,6 +156,9 @@ def test_other_channels() -> None:
         ({"architecture": "?"}, "valid: DPT, DeepLabV3, DeepLabV3Plus, FPN, Linknet"),
         ({"architecture": "encoders"}, "no architecture 'encoders'"),
         ({"encoder": "resnet43"}, "encoder 'resnet43'; did you mean 'resnet"),
+        ({"encoder": "resnet34.a1_in2k"}, "no weights 'a1_in2k' of encoder 'resnet34'; did you mean 'a1_in1k'"),
+        ({"encoder": "se_resnet50"}, "encoder 'se_resnet50'"),
+        ({"in_channels": 0}, "in_channels must be at least 1, not 0"),
         ({"encoder": "mit_b9"}, "encoder 'mit_b9'; did you mean 'mit_b"),
         ({"encoder": "?"}, "use one such as resnet34"),
         ({"encoder": "vit_tiny_patch16_224"}, "Unet cannot be built on encoder 'vit_tiny_patch16_224'.*use a hierarchical"),

@@ -19,6 +19,8 @@ from madgnet_bench.errors import ConfigError
 from madgnet_bench.layers.prompts import Clicks, JitteredBox, NoPrompts, RandomPoint, TightBox, WholeImageBox
 from madgnet_bench.losses.region import DiceBCELoss
 from madgnet_bench.networks.sam import SAM
+from madgnet_bench.networks.sam_automatic import SAMAutomatic
+from madgnet_bench.networks.self_prompt_sam import SelfPromptSAM
 from madgnet_bench.records import RunFolder
 from madgnet_bench.tasks.prompted import PromptedTask
 
@@ -30,6 +32,8 @@ def module(seen=None, unseen=(), **options):
 
 class Listener(TinyNetwork):
     """Notes what it is told, by the content of the image."""
+
+    takes_prompts = True
 
     def __init__(self, num_targets=1):
         super().__init__(num_targets)
@@ -297,3 +301,22 @@ def test_a_tiny_sam_trains_through_the_command_line(tmp_path, capsys):
     rows = RunFolder(folder).read_cases()
     assert {row.protocol for row in rows} == {"madgnet[size=64,prompts=point]"}
     assert RunFolder(folder).read_result()["protocol"] == "madgnet[size=64,prompts=point]"
+
+
+def test_a_network_that_listens_to_no_prompts_is_not_told_any():
+    with pytest.raises(ConfigError, match="TinyNetwork listens to no prompts, and results would name prompts=box"):
+        task(TightBox(), TinyNetwork())
+    for network in (SAMAutomatic(size="tiny", image_size=32), SelfPromptSAM(size="tiny", image_size=32)):
+        with pytest.raises(ConfigError, match="listens to no prompts"):
+            task(RandomPoint(), network)
+
+
+def test_a_network_that_has_learned_nothing_is_not_tested():
+    chosen = PromptedTask(SelfPromptSAM(size="tiny", image_size=32), DiceBCELoss(), protocol="madgnet[size=16]")
+    with pytest.raises(ConfigError, match="has learned from no image: train it with FewShotTask"):
+        quiet_trainer().test(chosen, datamodule=module(), verbose=False)
+
+
+def test_clicks_of_later_rounds_leave_no_place():
+    _, heard = heard_in_test(Clicks(3))
+    assert [[len(points[0]) for points, _ in rounds] for rounds in heard.values()] == [[1, 2, 3]] * 5

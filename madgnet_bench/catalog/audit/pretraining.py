@@ -13,6 +13,7 @@ SOURCES: Mapping[str, frozenset[str]] = {
     name: frozenset(sources)
     for name, sources in {
         "bbbc039": ("bbbc039",),
+        "covid19_1": ("covid19_1", "covid19ctscans"),  # slices of the twenty volumes of that set, as it is cited
         "dsb2018": ("dsb2018", "bbbc039"),  # 43 images of the assay
         "hyper_kvasir": ("kvasir_seg",),
         "isic2017_val_400": ("isic2017",),
@@ -28,6 +29,8 @@ SOURCES: Mapping[str, frozenset[str]] = {
         "polyp_pranet/cvc_300": ("cvc_300",),
         "polyp_pranet/cvc_colondb": ("cvc_colondb",),
         "polyp_pranet/etis": ("etis",),
+        "shenzhen_lung_512": ("shenzhen",),
+        "synapse": ("btcv",),
     }.items()
 }
 """The sources whose images a data set holds, where they are others than its own name."""
