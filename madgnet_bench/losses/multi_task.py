@@ -114,7 +114,8 @@ class MultiTaskLoss(SegmentationLoss):
         if not output.auxiliary:
             raise ConfigError(
                 "MultiTaskLoss needs the maps of every decoder stage, and the network returns none; "
-                "choose a network that has them, such as MADGNet with supervision: multi_task or parallel, or another loss. "
+                "choose one that has them, such as MADGNet with supervision: multi_task or parallel, or UNetPlusPlus with "
+                "deep_supervision: true and the weights of distance and boundary at 0, or another loss. "
                 "Networks return them in training mode only."
             )
         if len(output.auxiliary) != len(self.stage_weights):

@@ -222,7 +222,7 @@ def _names(batch: SegmentationBatch) -> list[str]:
 
 def _masks(batch: SegmentationBatch) -> NDArray[np.bool_]:
     """The references (N, K, H, W)."""
-    return batch.mask.cpu().numpy() >= 0.5
+    return (batch.mask >= 0.5).cpu().numpy()
 
 
 def _stack(told: list[list[TargetPrompt]], like: Tensor, *, slots: int | None) -> Prompts | None:
