@@ -30,7 +30,7 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -369,7 +369,7 @@ class RunFolder:
             result = json.loads(self.result_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RunError(f"{self.path}: no result.json; the run was interrupted. Start it again to finish it.") from None
-        except ValueError as error:  # not JSON, or not even text
+        except (ValueError, RecursionError) as error:  # not JSON, or not even text
             raise RunError(f"{self.result_file}: not JSON ({error}). Delete it and start the run again.") from None
         if not isinstance(result, dict):
             raise RunError(f"{self.result_file}: not a result. Delete it and start the run again.")
@@ -391,14 +391,24 @@ class RunFolder:
         write_atomically(self.history_file, stream.getvalue())
 
     def read_history(self) -> list[dict[str, float]]:
-        """Read the epochs' rows; an absent file has none."""
+        """Read the epochs' rows; an absent file has none.
+
+        Raises:
+            RunError: The file is damaged or of a newer schema.
+        """
         if not self.history_file.is_file():
             return []
-        with self.history_file.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        for row in rows:
-            _check_schema(self.history_file, row.pop("schema_version"))
-        return [{name: float(value) for name, value in row.items() if value} for row in rows]
+        try:
+            with self.history_file.open(encoding="utf-8", newline="") as stream:
+                rows = list(csv.DictReader(stream))
+            for row in rows:
+                _check_schema(self.history_file, row.pop("schema_version", None))
+            history = [{name: float(value) for name, value in row.items() if value} for row in rows]
+        except (UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
+            raise RunError(f"{self.history_file}: not a history ({error}). Delete it, or start the run again.") from None
+        if any("epoch" not in row for row in history):
+            raise RunError(f"{self.history_file}: a row names no epoch. Delete it, or start the run again.")
+        return history
 
 
 def summarize(
@@ -434,9 +444,25 @@ def summarize(
     ]
 
 
-def find_runs(root: Path) -> list[RunFolder]:
-    """Find the run folders in ``root``, at any depth, sorted by path; a run folder is one that holds a config.yaml."""
-    return [RunFolder(path.parent) for path in sorted(root.rglob("config.yaml"))]
+def find_runs(root: Path, *, unreadable: Callable[[OSError], None] | None = None) -> list[RunFolder]:
+    """Find the run folders in ``root``, at any depth, sorted by path; a run folder is one that holds a config.yaml.
+
+    Args:
+        root: Where to look; links are followed, and a folder is looked at once.
+        unreadable: Told of each folder that cannot be read; these are passed over where not given.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, inner, files in os.walk(root, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner.sort()
+        if "config.yaml" in files:
+            found.append(Path(folder))
+    return [RunFolder(path) for path in sorted(found)]
 
 
 def _check_schema(path: Path, version: object) -> None:

@@ -308,3 +308,20 @@ def test_run_id_without_files_of_weights_is_as_before(tmp_path: Path) -> None:
     for config in (plain, elsewhere):
         assert hash_weights(config) == {}
         assert identity(config) == run_id(config, MANIFESTS, "madgnet")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\xff\xfe", "not a history"),
+        (b"epoch,train/loss\n0,1\n", "schema"),
+        (b"schema_version,epoch,train/loss\n1,0,x\n", "not a history"),
+        (b"schema_version,train/loss\n1,2\n", "names no epoch"),
+    ],
+)
+def test_a_damaged_history_is_named(text: bytes, message: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.history_file.write_bytes(text)
+    with pytest.raises(RunError, match=message) as caught:
+        folder.read_history()
+    assert str(folder.history_file) in str(caught.value)

@@ -263,6 +263,12 @@ def _cell(
             f"the baseline has one seed of {cell.network} on {cell.training_sets}: without a spread over seeds there is no "
             "tolerance. Train at least two seeds, better five."
         )
+    differ = table_before.index.symmetric_difference(table_after.index)
+    if len(differ):
+        raise RunError(
+            f"{cell.network} on {cell.dataset}, {cell.target}: baseline and candidate do not hold the same cases "
+            f"({len(table_before)} and {len(table_after)}; case {differ[0]} is in one alone). Test these runs again."
+        )
     groups = before.drop_duplicates("case_id").set_index("case_id")["group_id"]
     cases = pd.DataFrame({"baseline": table_before.mean(axis=1), "candidate": table_after.mean(axis=1)})
     cases["change"] = (cases["candidate"] - cases["baseline"]) * _sign(measure)

@@ -336,18 +336,20 @@ def learning_curves(run: RunFolder) -> Figure:
     if not rows:
         raise RunError(f"{run.path} has no history: no epoch is complete.")
     groups: dict[str, list[str]] = {}
-    for name in rows[0]:
+    for name in dict.fromkeys(name for row in rows for name in row):
         if name.startswith(("train/", "val/", "network/")):
             groups.setdefault(_panel(name), []).append(name)
+    if not groups:
+        raise RunError(f"{run.path} has a history without losses or measures.")
     columns = min(len(groups), 4)
     lines = -(-len(groups) // columns)
     figure = Figure(figsize=(3.2 * columns, 2.5 * lines), layout="constrained")
     axes: list[Axes] = list(figure.subplots(lines, columns, squeeze=False).ravel())
-    epochs = [int(row["epoch"]) + 1 for row in rows]
     for axis, (panel, names) in zip(axes, groups.items(), strict=False):
         for name in names:
             label = name.partition("/")[2].removeprefix(f"{panel}/")
-            axis.plot(epochs, [row[name] for row in rows], linewidth=1.2, label=label)
+            known = [row for row in rows if name in row]
+            axis.plot([int(row["epoch"]) + 1 for row in known], [row[name] for row in known], linewidth=1.2, label=label)
         axis.set_title(panel, fontsize=9)
         axis.tick_params(labelsize=7)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -352,16 +352,22 @@ def rank_rows(rows: Sequence[Row], measure: Measure) -> list[Row]:
 
 
 def tell_apart(rows: Sequence[Row]) -> list[Row]:
-    """Mark rows that would read alike: one network, trained in two ways."""
+    """Mark rows that would read alike: one network, of several sizes or epochs, or else trained in two ways."""
+    named = []
+    for row in rows:
+        alike = [other for other in rows if (other.label, other.prompts) == (row.label, row.prompts)]
+        label = row.label
+        if len({other.image_size for other in alike}) > 1:
+            label += f" {row.image_size} px"
+        if len({other.epochs for other in alike}) > 1:
+            label += f" {row.epochs} epochs"
+        named.append(replace(row, label=label))
+    rows = named
     seen: dict[tuple[object, ...], int] = {}
     for row in rows:
-        key = _alike(row)
+        key = (row.label, row.prompts)
         seen[key] = seen.get(key, 0) + 1
-    return [replace(row, label=f"{row.label} #{row.recipe[:4]}") if seen[_alike(row)] > 1 else row for row in rows]
-
-
-def _alike(row: Row) -> tuple[object, ...]:
-    return (row.label, row.image_size, row.epochs, row.prompts)
+    return [replace(row, label=f"{row.label} #{row.recipe[:4]}") if seen[row.label, row.prompts] > 1 else row for row in rows]
 
 
 def order(row: Row, columns: Iterable[Column], measure: Measure, sort: str) -> tuple[object, ...]:

@@ -29,7 +29,7 @@ class Selection:
     setting: str | None = None
 
     def apply(self, runs: Sequence[Run]) -> list[Run]:
-        """Keep the chosen runs, with the chosen cells only.
+        """Keep the chosen runs, with the chosen cells only; a run that has none of these stays, so that this can be shown.
 
         Raises:
             RunError: Nothing is left; the message names what there is.
@@ -38,9 +38,8 @@ class Selection:
         for run in runs:
             if _match([run.network], self.networks) and _match(run.training_sets, self.training_sets):
                 cells = tuple(cell for cell in run.cells if self._takes(cell))
-                if cells:
-                    chosen.append(run if len(cells) == len(run.cells) else replace(run, cells=cells))
-        if runs and not chosen:
+                chosen.append(run if len(cells) == len(run.cells) else replace(run, cells=cells))
+        if runs and not any(run.cells for run in chosen):
             kinds = {
                 "networks": {run.network for run in runs},
                 "training sets": {name for run in runs for name in run.training_sets},

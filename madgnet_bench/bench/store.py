@@ -151,15 +151,18 @@ def load_runs(paths: Sequence[Path]) -> Store:
     runs: dict[str, tuple[Run, dict[str, Any]]] = {}
     unfinished: list[RunFolder] = []
     damaged: list[str] = []
-    for folder in _run_folders(paths):
-        if folder.state != "done":
-            unfinished.append(folder)
-            continue
+    for folder in _run_folders(paths, damaged):
         try:
+            if folder.state != "done":
+                unfinished.append(folder)
+                continue
             result = folder.read_result()
             run = _read_run(folder, result)
         except RunError as error:
             damaged.append(str(error))
+            continue
+        except OSError as error:
+            damaged.append(_cannot_read(error))
             continue
         known, content = runs.setdefault(run.run_id, (run, result))
         if content != result:
@@ -175,20 +178,34 @@ def load_runs(paths: Sequence[Path]) -> Store:
     )
 
 
-def _run_folders(paths: Iterable[Path]) -> list[RunFolder]:
-    """The run folders below the paths, each once; configurations kept inside a run folder (by a tracker, say) are not runs."""
+def _run_folders(paths: Iterable[Path], damaged: list[str]) -> list[RunFolder]:
+    """The run folders below the paths, each once.
+
+    Configurations kept inside a finished run (by a tracker, say) are not runs; a stray one above finished runs does not hide
+    them.
+    """
     folders: dict[Path, RunFolder] = {}
     for path in paths:
         if not path.is_dir():
             raise RunError(f"{path}: no such folder. Name a run folder, or a folder that holds run folders.")
-        folders.update({folder.path.resolve(): folder for folder in find_runs(path)})
-    return [folder for path, folder in folders.items() if not any(parent in folders for parent in path.parents)]
+        found = find_runs(path, unreadable=lambda error: damaged.append(_cannot_read(error)))
+        folders.update({folder.path.resolve(): folder for folder in found})
+
+    def is_inside(path: Path, folder: RunFolder) -> bool:
+        above = [folders[parent] for parent in path.parents if parent in folders]
+        return any(parent.result_file.is_file() or not folder.result_file.is_file() for parent in above)
+
+    return [folder for path, folder in folders.items() if not is_inside(path, folder)]
+
+
+def _cannot_read(error: OSError) -> str:
+    return f"{error.filename}: cannot be read ({error.strerror})."
 
 
 def _read_run(folder: RunFolder, result: Mapping[str, Any]) -> Run:
     """Check a result's content and give it types."""
     try:
-        cells = tuple(Cell(**cell) for cell in result["cells"])
+        cells = tuple(_read_cell(cell) for cell in result["cells"])
         run = Run(
             folder=folder,
             run_id=str(result["run_id"]),
@@ -199,7 +216,7 @@ def _read_run(folder: RunFolder, result: Mapping[str, Any]) -> Run:
             epochs=int(result["epochs"]),
             image_size=int(result["image_size"]),
             protocol=str(result["protocol"]),
-            training_sets=tuple(sorted(result["training_sets"])),
+            training_sets=tuple(sorted(_names(result, "training_sets"))),
             checkpoint=dict(result["checkpoint"]),
             manifests=dict(result["manifests"]),
             cells=cells,
@@ -213,7 +230,7 @@ def _read_run(folder: RunFolder, result: Mapping[str, Any]) -> Run:
             pretraining=tuple(map(str, result.get("pretraining") or ())),
             cases_sha256=str(result["cases_sha256"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"no key {error}" if isinstance(error, KeyError) else str(error)
         raise RunError(f"{folder.result_file}: {what}; damaged. Delete it and start the run again.") from None
     unknown = sorted({name for cell in cells for name in cell.measures} - MEASURES.keys())
@@ -228,6 +245,25 @@ def _read_run(folder: RunFolder, result: Mapping[str, Any]) -> Run:
         what = "a cell stands twice" if names else "no cell"
         raise RunError(f"{folder.result_file}: {what}; damaged. Delete it and start the run again.")
     return run
+
+
+def _read_cell(content: Mapping[str, Any]) -> Cell:
+    """Check the types of a cell."""
+    cell = Cell(**content)
+    texts = (cell.setting, cell.dataset, cell.target, cell.protocol, cell.modality, cell.domain)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(cell.cases, int):
+        raise ValueError("a cell whose names are not text, or whose number of cases is none")
+    if not isinstance(cell.measures, dict) or not isinstance(cell.empty, dict):
+        raise ValueError("a cell whose measures or empty cases have no names")
+    return cell
+
+
+def _names(result: Mapping[str, Any], key: str) -> list[str]:
+    """A list of names."""
+    value = result[key]
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{key} is no list of names")
+    return value
 
 
 def _recipe(folder: RunFolder, protocol: str) -> str:

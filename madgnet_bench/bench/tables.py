@@ -107,6 +107,7 @@ def build_tables(
     chosen = selection or Selection()
     kept = chosen.apply(runs)
     protocols = _choose_protocols(kept, protocol)
+    tested = {run.run_id: {cell.protocol for cell in run.cells} & set(protocols) for run in runs}
     blocks: dict[tuple[tuple[str, ...], str], list[_Result]] = {}
     for run in kept:
         for cell in run.cells:
@@ -115,7 +116,16 @@ def build_tables(
                 blocks.setdefault(key, []).append(_result(run, cell, MEASURES[measure]))
     resampled = _resample(kept, measure) if intervals else None
     tables = [
-        _build_table(block, MEASURES[measure], protocols[0], modality=key[1], selection=chosen, resampled=resampled, sort=sort)
+        _build_table(
+            block,
+            MEASURES[measure],
+            protocols[0],
+            modality=key[1],
+            tested=[(run, name) for run in kept if run.training_sets == key[0] for name in tested[run.run_id]],
+            selection=chosen,
+            resampled=resampled,
+            sort=sort,
+        )
         for key, block in sorted(blocks.items())
     ]
     labels = {column.label for table in tables for column in table.columns}
@@ -198,30 +208,31 @@ def _build_table(
     protocol: str,
     *,
     modality: str,
+    tested: Sequence[tuple[Run, str]],
     selection: Selection,
     resampled: Mapping[str, Mapping[CellKey, Replicates]] | None,
     sort: str,
 ) -> Table:
-    """Build the table of runs that share their training sets."""
-    runs = {result.run.run_id: result.run for result in results}
+    """Build the table of runs that share their training sets; what was ``tested`` may have no result in it."""
+    runs = {run.run_id: run for run, _ in tested}
     drawn = resampled or {}
     _check_manifests(list(runs.values()))
     columns = _columns(results)
-    values: dict[tuple[str, str], dict[int, _Result]] = {}
+    values: dict[tuple[str, str], dict[int, _Result]] = {(run.run_id, name): {} for run, name in tested}
     places = {(column.setting, column.dataset, column.target): place for place, column in enumerate(columns)}
     for result in results:
         cell = result.cell
         place = places[cell.setting, cell.dataset, cell.target]
-        values.setdefault((result.run.run_id, cell.protocol), {})[place] = result
+        values[result.run.run_id, cell.protocol][place] = result
     _check_replicates(results, columns, measure, drawn)
-    members: dict[tuple[object, ...], list[tuple[Run, str]]] = {}
+    groups: dict[tuple[object, ...], list[tuple[Run, str]]] = {}
     for run_id, name in values:
         run = runs[run_id]
         key = (run.network, run.image_size, run.epochs, run.version, run.recipe, name)
-        members.setdefault(key, []).append((run, name))
+        groups.setdefault(key, []).append((run, name))
     modalities = _modalities(columns)
     rows = []
-    for group in members.values():
+    for group in groups.values():
         group.sort(key=lambda member: (member[0].seed, member[0].run_id))
         rows.append(_row([run for run, _ in group], group[0][1], values, columns, modalities, measure, drawn))
     rows = rank_rows(tell_apart(rows), measure)

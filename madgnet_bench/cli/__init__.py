@@ -57,6 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BenchError as error:
         sys.stderr.write(f"madgnet-bench {command}: {error}\n")
         return 2
+    except OSError as error:
+        if error.filename is None:  # of no file: not the user's to mend
+            raise
+        sys.stderr.write(f"madgnet-bench {command}: {error.filename}: {error.strerror}.\n")
+        return 2
     return status
 
 

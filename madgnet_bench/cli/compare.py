@@ -229,6 +229,7 @@ def _update(folder: Path, baseline: Store, candidate: Store) -> int:
         raise RunError(
             f"a baseline needs five seeds or more, and the candidate has fewer of {'; '.join(few)}. It stays as it was."
         )
+    folder = folder.resolve()
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(folder, new)

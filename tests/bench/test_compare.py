@@ -229,3 +229,12 @@ def test_what_does_not_compare_is_refused(tmp_path: Path) -> None:
         compare(before, after, level=2)
     with pytest.raises(RunError, match=r"no run of the baseline holds protocol native; it holds madgnet\[size=64\]"):
         compare(before, after, protocol="native")
+
+
+def test_sides_of_other_cases_are_refused(tmp_path: Path) -> None:
+    before, _ = sides(tmp_path)
+    after = [write_run(tmp_path / "c", s, {"near": draw(s, 0.8), "far": draw(s + 50, 0.6)[:6]}) for s in (20, 21)]
+    with pytest.raises(
+        RunError, match=r"on far, lesion: baseline and candidate do not hold the same cases \(\d+ and 6; case c"
+    ):
+        compare(before, after)

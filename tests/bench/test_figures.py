@@ -137,3 +137,15 @@ def test_figures_stay_small_with_many_test_sets(table):
 def test_marks_differ_up_to_twenty_four_models():
     assert len(set(figures.palette(24))) == 24
     assert figures.palette(30)[24:] == figures.palette(6)
+
+
+def test_a_history_that_begins_late_or_has_gaps_is_drawn(tmp_path):
+    run = RunFolder(tmp_path)
+    for epoch, values in enumerate(({"train/loss": 1.0}, {"train/loss": 0.5, "val/dsc": 0.7}, {"train/loss": 0.4})):
+        run.append_history(epoch, values)
+    training, validation = learning_curves(run).axes
+    assert list(training.lines[0].get_xdata()) == [1, 2, 3] and list(validation.lines[0].get_xdata()) == [2]
+    other = RunFolder(tmp_path / "other")
+    other.append_history(0, {"learning_rate": 0.1})
+    with pytest.raises(RunError, match="without losses or measures"):
+        learning_curves(other)

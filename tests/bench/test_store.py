@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ REQUIRED = (
     *("run_id", "suite", "network", "parameters", "seed", "epochs", "image_size", "protocol", "checkpoint"),
     *("training_sets", "manifests", "cells", "package", "hardware", "seconds", "deviations"),
 )
+
+
+CELL = {
+    **{"setting": "seen", "dataset": "a", "target": "tumour", "protocol": "madgnet[size=64]", "modality": "m", "domain": ""},
+    **{"cases": 2, "empty": {}, "measures": {"dsc": 0.5}},
+}
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -135,6 +142,11 @@ def test_a_result_without_a_key_is_damaged(tmp_path: Path, key: str) -> None:
         {"cells": [{"setting": "seen"}]},
         {"cells": 3},
         {"cells": []},
+        {"cells": [{**CELL, "measures": [1]}]},
+        {"cells": [{**CELL, "dataset": 3}]},
+        {"training_sets": "near"},
+        {"training_sets": [1]},
+        {"seed": float("inf")},
         {"package": "0.1.0"},
         {"manifests": None},
         {"schema_version": 99},
@@ -221,3 +233,40 @@ def test_a_measure_of_another_version_is_named(tmp_path: Path) -> None:
 def test_costs_of_another_type_are_damage(tmp_path: Path, changes: dict[str, Any]) -> None:
     rewrite(write_run(tmp_path), **changes)
     assert "damaged" in load_runs([tmp_path]).damaged[0]
+
+
+def test_a_stray_configuration_above_the_runs_hides_none(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    write_atomically(tmp_path / "config.yaml", "a: 1\n")
+    store = load_runs([tmp_path])
+    assert [run.folder.path.name for run in store.runs] == ["run"]
+    assert [folder.path for folder in store.unfinished] == [tmp_path]
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "elsewhere" / "run")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "here")
+    assert len(load_runs([tmp_path / "here"]).runs) == 1
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "good")
+    (tmp_path / "closed").mkdir()
+    real = os.scandir
+
+    def scan(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    store = load_runs([tmp_path])
+    assert len(store.runs) == 1 and store.damaged == (f"{tmp_path / 'closed'}: cannot be read (Permission denied).",)
+
+
+def test_a_result_of_endless_brackets_is_damage(tmp_path: Path) -> None:
+    folder = write_run(tmp_path)
+    folder.result_file.write_text("[" * 100_000)
+    assert "not JSON" in load_runs([tmp_path]).damaged[0]

@@ -423,3 +423,20 @@ def test_a_summary_that_does_not_follow_from_its_cases(tmp_path: Path) -> None:
     write_result(folder, rows)
     with pytest.raises(RunError, match=r"unseen far:lesion .*: in result.json, and not in .*cases\.csv"):
         from_disk(tmp_path)
+
+
+def test_a_cell_that_is_missing_is_missing_in_a_selection_too() -> None:
+    runs = [run("A", seed=0), run("A", seed=1, far=None), run("B", far=None)]
+    (table,) = build_tables(runs, selection=Selection(datasets=("far",)))
+    assert {row.label: row.scores[0].missing for row in table.rows} == {
+        "A": "seed 1 has no result",
+        "B": "seed 0 has no result",
+    }
+    assert [row.mean_rank for row in table.rows] == [None, None]
+
+
+def test_one_network_of_several_sizes_has_several_names() -> None:
+    sizes = [run("A", image_size=size, recipe=str(size)) for size in (64, 128)]
+    assert {row.label for row in single([*sizes, run("B")]).rows} == {"A 64 px", "A 128 px", "B"}
+    epochs = [run("A", epochs=number, recipe=str(number)) for number in (5, 50)]
+    assert {row.label for row in single(epochs).rows} == {"A 5 epochs", "A 50 epochs"}

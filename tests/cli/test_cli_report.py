@@ -78,6 +78,17 @@ def test_a_folder_without_a_finished_run_is_named(tmp_path, capsys):
     assert "no finished run" in capsys.readouterr().err
 
 
+def test_an_interrupted_report_is_written_again(one_block, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "report"
+    with monkeypatch.context() as patched:
+        patched.setattr("madgnet_bench.bench.report.page._render", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            main(["report", str(one_block), "--output", str(output)])
+    assert "not complete" in (output / "index.html").read_text() and (output / "figures").is_dir()
+    assert main(["report", str(one_block), "--output", str(output)]) == 0, capsys.readouterr().err
+    assert "not complete" not in (output / "index.html").read_text()
+
+
 def test_the_output_may_not_be_a_file(one_block, tmp_path, capsys):
     (tmp_path / "out").write_text("")
     assert main(["report", str(one_block), "--output", str(tmp_path / "out")]) == 2

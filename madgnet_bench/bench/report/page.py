@@ -101,14 +101,17 @@ def write_report(
 
 
 def _make_room(folder: Path) -> None:
-    """Delete an earlier report, the page first; refuse a folder that holds anything else."""
+    """Delete an earlier report; refuse a folder that holds anything else.
+
+    From here on a page says what the folder is, so that a report that was interrupted can be written again.
+    """
     page = folder / "index.html"
     if page.is_file() and _GENERATOR in page.read_text(encoding="utf-8", errors="replace")[:100_000]:
-        page.unlink()
         for name in ("figures", "tables", "pictures"):
             shutil.rmtree(folder / name, ignore_errors=True)
     elif folder.is_dir() and any(folder.iterdir()):
         raise RunError(f"{folder} holds something else than a report; name a new folder with --output.")
+    write_atomically(page, f'<!doctype html>{_GENERATOR} {__version__}"><title>Report</title><p>This report is not complete.\n')
 
 
 def _write_tables(blocks: Sequence[Block], folder: Path) -> None:

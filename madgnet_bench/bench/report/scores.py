@@ -291,7 +291,9 @@ class Ranks:
 
 
 def compare_ranks(table: Table, runs: Sequence[Run], *, shown: int) -> Ranks:
-    """Rank the first ``shown`` complete models over all test sets.
+    """Rank the first ``shown`` complete models over all test sets; of a set of several targets, by the mean over these.
+
+    Targets of one set are of the same images: ranked one by one, the tests would take them for sets of their own.
 
     Args:
         table: The table.
@@ -302,7 +304,7 @@ def compare_ranks(table: Table, runs: Sequence[Run], *, shown: int) -> Ranks:
         BenchError: There are fewer than 3 test sets or 2 complete models.
     """
     rows = [row for row in table.rows if not row.prompted and all(score.mean is not None for score in row.scores)][:shown]
-    means = [[row.scores[place].mean for row in rows] for place in range(len(table.columns))]
+    means = [[np.mean([row.scores[place].mean for place in places]) for row in rows] for places in _by_set(table)]
     friedman = friedman_test(np.round(np.array(means, np.float64), 12), higher_is_better=table.measure.higher_is_better)
     nemenyi = nemenyi_test(friedman)
     firm = _stability(table, rows, runs)
@@ -315,6 +317,14 @@ def compare_ranks(table: Table, runs: Sequence[Run], *, shown: int) -> Ranks:
     return Ranks(labels=labels, friedman=friedman, nemenyi=nemenyi, standings=ordered)
 
 
+def _by_set(table: Table) -> list[list[int]]:
+    """Positions of the columns of each test set."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, column in enumerate(table.columns):
+        places.setdefault((column.setting, column.dataset), []).append(place)
+    return list(places.values())
+
+
 def _stability(table: Table, rows: Sequence[Row], runs: Sequence[Run]) -> list[dict[str, float]]:
     """Interval of the average rank and share of first places, per model; nothing for measures that are no means over cases."""
     by_id = {run.run_id: run for run in runs}
@@ -324,9 +334,13 @@ def _stability(table: Table, rows: Sequence[Row], runs: Sequence[Run]) -> list[d
         return []
     replicates = dict(zip((run.run_id for run in members), found, strict=True))
     keys = [(column.setting, column.dataset, column.target) for column in table.columns]
-    values = [
-        [np.mean([replicates[run][(*key, row.protocol)].values for run in row.run_ids], axis=0) for key in keys] for row in rows
-    ]
+
+    def draws(row: Row, places: Sequence[int]) -> NDArray[np.float64]:
+        """Replicates of a model's mean over seeds and targets."""
+        found = [replicates[run][(*keys[place], row.protocol)].values for place in places for run in row.run_ids]
+        return np.asarray(np.mean(found, axis=0))
+
+    values = [[draws(row, places) for places in _by_set(table)] for row in rows]
     firm = rank_stability(values, higher_is_better=table.measure.higher_is_better)
     return [
         {"low": float(low), "high": float(high), "best": float(best)}

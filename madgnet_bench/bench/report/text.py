@@ -95,7 +95,8 @@ def summary(table: Table) -> list[str]:
         text = f"Best on unseen sets: {best.title}, {number(best.unseen_mean, measure)}{percent}"
         if len(known) > 1:
             away = number(abs((best.unseen_mean or 0.0) - (known[1].unseen_mean or 0.0)), measure)
-            text += f", {away}{points} ahead of {known[1].title}"
+            ahead = f"{away}{points} ahead of" if away != number(0.0, measure) else "level with"
+            text += f", {ahead} {known[1].title}"
         sentences.append(f"{text}.")
     gaps = [sign * -row.gap for row in competing if row.gap is not None]
     if gaps:

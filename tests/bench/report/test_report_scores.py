@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from phantom_runs import NETWORKS, write_runs
+from scipy.stats import rankdata
 
 from madgnet_bench.bench.cases import read_frame
 from madgnet_bench.bench.report.scores import cell_scores, compare_pairs, compare_ranks, hardest_cases, spread
@@ -82,10 +83,13 @@ def test_a_pair_that_cannot_be_tested_says_why(found):
     assert all(np.isfinite(pair.difference) for pair in pairs)
 
 
-def test_ranks_are_those_of_the_table(found):
+def test_ranks_are_over_test_sets_not_over_their_targets(found):
     ranks = compare_ranks(found.table, found.runs, shown=20)
-    by_label = {row.label: row.mean_rank for row in found.table.rows}
-    assert [standing.rank for standing in ranks.standings] == sorted(by_label.values())
+    assert ranks.friedman.datasets == 3  # of two targets each: the six columns are no six data sets
+    scores = {row.label: np.reshape([score.mean for score in row.scores], (3, 2)).mean(1) for row in found.table.rows}
+    places = rankdata(-np.array(list(scores.values())), axis=0).mean(1)
+    by_label = dict(zip(scores, places, strict=True))
+    assert [standing.rank for standing in ranks.standings] == pytest.approx(sorted(by_label.values()))
     assert all(standing.rank == pytest.approx(by_label[standing.label]) for standing in ranks.standings)
     assert sum(standing.best for standing in ranks.standings) == pytest.approx(1)
     assert all(standing.low <= standing.high for standing in ranks.standings)

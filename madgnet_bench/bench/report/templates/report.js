@@ -61,9 +61,9 @@
   const apply = () => {
     const filter = { setting: chosen("setting"), dataset: chosen("dataset"), network: chosen("network").trim().toLowerCase() };
     const key = chosen("block") || $(".block").dataset.block;
-    const kinds = $$("input[name=kind]", $(".block.current") ?? document).filter((box) => box.checked).map((box) => box.value);
     for (const block of $$(".block")) block.classList.toggle("current", block.dataset.block === key);
     const block = $(".block.current");
+    const kinds = $$("input[name=kind]", block).filter((box) => box.checked).map((box) => box.value);
     for (const board of $$(".board", block)) board.classList.toggle("current", board.dataset.measure === chosen("measure"));
     if (!$(".board.current", block)) $(".board", block)?.classList.add("current");
     for (const table of $$("table.data", block)) filterTable(table, filter);
