@@ -82,8 +82,8 @@ class SegmentationBatch:
         return cls(**values)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Move every tensor to ``device``."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """Move every tensor to ``device``; page-locked ones go without the processor waiting for them."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking or tensor.is_pinned()))
 
     def pin_memory(self) -> Self:
         """Copy every tensor to page-locked memory, for faster transfer to a GPU."""

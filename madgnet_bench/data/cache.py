@@ -26,6 +26,7 @@ import mmap
 import os
 import re
 import struct
+import threading
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -127,9 +128,9 @@ class DecodedCache:
     Cases without files, as those of phantoms, are never stored, and neither are cases that are not in order: every stored
     case has passed `SegmentationDataset.check`.
 
-    The files of a case are known by path, size and times of change. Attributes of the data set that are plain values, the code
-    of its class, of the catalog and of the resizing, and the version of Pillow are part of a cache's name: when one of them
-    changes, another cache is begun.
+    The files of a case are known by path, size and times of change. Attributes of the data set that are plain values (texts,
+    numbers, lists and mappings of these), the code of its class, of the catalog and of the resizing, and the version of Pillow
+    are part of a cache's name, also of a data set that it wraps: when one of them changes, another cache is begun.
 
     Args:
         source: The data set.
@@ -154,6 +155,7 @@ class DecodedCache:
         self._resampling = mask_resampling
         self._limit = limit_gb * 1e9
         self._stopped = False
+        self._lock = threading.RLock()  # of the threads of a process; processes have a lock in the file system
         self._forget()
 
     @cached_property
@@ -225,7 +227,6 @@ class DecodedCache:
     def _identity(self) -> dict[str, Any]:
         """What makes this cache another one."""
         manifest = self.source.manifest
-        plain = (str, int, float, bool, tuple)
         return {
             "schema": SCHEMA_VERSION,
             "dataset": self.source.name,
@@ -235,14 +236,13 @@ class DecodedCache:
             "size": list(self._size),
             "mask_resampling": self._resampling,
             "first_file": os.path.abspath(self.source.file(manifest.cases[0].image)),
-            "options": {name: repr(value) for name, value in vars(self.source).items() if isinstance(value, plain)},
-            "code": _code(type(self.source)),
+            **_options(self.source),
             "pillow": PIL.__version__,
         }
 
     def _stamp(self, case: Case) -> bytes | None:
         """Digest of the paths, sizes and times of change of a case's files; None where it is not made of files."""
-        if _code(type(self.source)) is None:
+        if None in _codes(self._identity):
             return None
         digest = hashlib.sha256(f"{case.image}\n{case.mask}".encode())
         try:
@@ -268,15 +268,21 @@ class DecodedCache:
         twin = DecodedCache.__new__(DecodedCache)
         twin.__dict__.update(self.__dict__)
         twin._forget()
+        del twin._lock
         return twin.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
     def _find(self, row: int, stamp: bytes | None) -> _Entry | None:
         """The newest entry of a case, if it is of these very files and not known to be damaged."""
         if stamp is None:
             return None
-        if not self._fits(row, stamp):
-            self._look_again()
-        return self._entries[row] if self._fits(row, stamp) else None
+        with self._lock:
+            if not self._fits(row, stamp):
+                self._look_again()
+            return self._entries[row] if self._fits(row, stamp) else None
 
     def _fits(self, row: int, stamp: bytes) -> bool:
         entry = self._entries.get(row)
@@ -344,7 +350,8 @@ class DecodedCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileIO(self.folder / "cases.bin", "r+", opener=_create) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                return self._append(file, row, stamp, decoded)
+                with self._lock:
+                    return self._append(file, row, stamp, decoded)
         except OSError as error:
             self._stop(error.strerror or str(error))
             return False
@@ -404,6 +411,30 @@ def _write(file: FileIO, content: bytes, offset: int) -> None:
     while content:
         written = os.pwrite(file.fileno(), content, offset)
         content, offset = content[written:], offset + written
+
+
+def _options(source: SegmentationDataset) -> dict[str, Any]:
+    """The plain values and the code of a data set, and those of the data sets that it wraps."""
+    attributes = vars(source).items()
+    return {
+        "options": {name: repr(value) for name, value in attributes if _is_plain(value)},
+        "code": _code(type(source)),
+        "wrapped": {name: _options(value) for name, value in attributes if isinstance(value, SegmentationDataset)},
+    }
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value says all of itself: None, texts, numbers, and lists, tuples and mappings of these."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value.keys(), *value.values())))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _codes(options: dict[str, Any]) -> list[str | None]:
+    """The hashes of the code of a data set and of those that it wraps."""
+    return [options["code"], *(code for inner in options["wrapped"].values() for code in _codes(inner))]
 
 
 @cache

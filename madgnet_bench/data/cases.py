@@ -109,7 +109,8 @@ class CaseDataset(Dataset[SegmentationBatch]):
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Augment a case for training and bring it to the size of the draw."""
         if self._augmentation is not None:
-            stream = np.random.SeedSequence((self._seed, draw.epoch, row, draw.repeat)).generate_state(1)
+            domain = (self.domain_index,) if self.domain_index > 0 else ()  # else equal rows of two sets would turn alike
+            stream = np.random.SeedSequence((self._seed, draw.epoch, row, draw.repeat, *domain)).generate_state(1)
             image, mask = self._augmentation(image, mask, seed=int(stream[0]))
         if draw.rate == 1:
             return image, mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,9 @@ def find_images(folder: Path) -> list[Path]:
         raise DataErrors(str(folder), [Problem(str(folder), "no such folder", "check --images")])
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     problems = [] if files else [Problem(str(folder), "holds no image", f"put {', '.join(sorted(IMAGE_SUFFIXES))} files there")]
-    stems = [path.with_suffix("") for path in files]
+    stems = Counter(path.with_suffix("") for path in files)
     for path in files:
-        if stems.count(path.with_suffix("")) > 1:
+        if stems[path.with_suffix("")] > 1:
             problems.append(Problem(str(path), "another image differs from it only in its suffix", "rename one of them"))
         try:
             read_image_file(path)
@@ -48,6 +49,7 @@ class _Images(Dataset[SegmentationBatch]):
 
     def __init__(self, files: list[Path], folder: Path, size: int, num_targets: int) -> None:
         self._names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+        self._order = list(self._names)
         self._folder, self._size, self._num_targets = folder, size, num_targets
 
     def __len__(self) -> int:
@@ -57,7 +59,7 @@ class _Images(Dataset[SegmentationBatch]):
         return read_image_file(self._names[case_id])
 
     def __getitem__(self, position: int) -> SegmentationBatch:
-        name = list(self._names)[position]
+        name = self._order[position]
         image = self.read(name)
         pixels = resize_image(image, (self._size, self._size)).transpose(2, 0, 1)
         return SegmentationBatch(

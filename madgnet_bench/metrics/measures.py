@@ -115,6 +115,7 @@ class _Case:
             raise ValueError(f"protocol {protocol} measures distances in mm, and no spacing is given")
         self.protocol = protocol
         self.spacing = spacing if protocol.unit == "mm" else None
+        self.given = probability  # what calibration is about, whatever the protocol makes of it for the other measures
         self.probability = stretch(probability) if protocol.range == "stretched" else probability
         self.predicted = self.probability >= protocol.threshold
         self.referred = reference > 0.5
@@ -142,7 +143,7 @@ class _Case:
     @cached_property
     def calibration(self) -> Tensor:
         """The bins of the reliability diagrams."""
-        return calibration_counts(self.probability, self.referred, bins=CALIBRATION_BINS)
+        return calibration_counts(self.given, self.referred, bins=CALIBRATION_BINS)
 
     @cached_property
     def thresholds(self) -> Tensor:
@@ -171,8 +172,8 @@ _OTHERS: dict[str, Callable[[_Case], Tensor]] = {
     "sm": lambda case: s_measure(case.map, case.referred),
     "em": lambda case: e_measure(case.predicted, case.referred),
     "em_adaptive": lambda case: e_adaptive(case.probability, case.referred),
-    "brier": lambda case: brier_score(case.probability, case.referred),
-    "nll": lambda case: negative_log_likelihood(case.probability, case.referred),
+    "brier": lambda case: brier_score(case.given, case.referred),
+    "nll": lambda case: negative_log_likelihood(case.given, case.referred),
     "sm_released": lambda case: released_s(case.predicted, case.referred),
     "em_released": lambda case: released_e(case.predicted, case.referred),
 }

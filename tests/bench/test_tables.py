@@ -430,7 +430,7 @@ def test_a_cell_that_is_missing_is_missing_in_a_selection_too() -> None:
     (table,) = build_tables(runs, selection=Selection(datasets=("far",)))
     assert {row.label: row.scores[0].missing for row in table.rows} == {
         "A": "seed 1 has no result",
-        "B": "seed 0 has no result",
+        "B": "seed 1 has no result",
     }
     assert [row.mean_rank for row in table.rows] == [None, None]
 

@@ -8,6 +8,7 @@ import random
 import resource
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from standins import Boxes
 from madgnet_bench.catalog.datasets import FileProblem
 from madgnet_bench.catalog.folder import FolderDataset
 from madgnet_bench.catalog.phantoms import PhantomDataset
+from madgnet_bench.catalog.single_target import SingleTarget
 from madgnet_bench.data import cache as module
 from madgnet_bench.data.cache import DecodedCache, cache_root, decode_case
 
@@ -450,3 +452,60 @@ def test_the_root_is_the_argument_the_variable_or_the_users_folder(monkeypatch):
     monkeypatch.setenv(module.CACHE_VARIABLE, "~/fast")
     assert cache_root() == Path("/home/someone/fast")
     assert cache_root("/mine") == Path("/mine")
+
+
+class Windowed(FolderDataset):
+    """Has an option of a kind that YAML gives."""
+
+    def __init__(self, path, window):
+        super().__init__(str(path))
+        self.window = window
+
+    def read_image(self, case):
+        return np.clip(super().read_image(case) * self.window[1], 0, 255).astype(np.uint8)
+
+
+def test_options_that_are_lists_and_those_of_a_wrapped_set_are_part_of_the_name(source, root):
+    sets = [Windowed(source.folder, window) for window in ([0, 1.0], [0, 0.5], [0, 1.0])]
+    for wrap in (lambda one: one, SingleTarget):
+        caches = [DecodedCache(wrap(one), root, size=16) for one in sets]
+        assert caches[0].folder == caches[2].folder != caches[1].folder
+        for cache in caches:
+            decoded, _ = cache.read(1)
+            assert np.array_equal(decoded.image, decode_case(cache.source, source.manifest.cases[1], **RULE).image)
+
+
+def test_a_wrapped_class_without_a_file_is_not_stored(source, root):
+    Loose = type("Loose", (FolderDataset,), {"__module__": "nowhere"})
+    cache = DecodedCache(SingleTarget(Loose(str(source.folder))), root, size=16)
+    assert cache.read(0)[1] is False and not root.exists()
+
+
+def test_a_thread_that_looks_while_another_appends_loses_nothing(source, root, monkeypatch):
+    """One thread is held inside its look at the headers; meanwhile the others store."""
+    cache, held, release = DecodedCache(source, root, size=16), threading.Event(), threading.Event()
+    cache.read(0)
+    read = os.pread
+
+    def slow(*words):
+        found = read(*words)
+        if threading.current_thread().name == "slow":
+            held.set()
+            release.wait(0.5)
+        return found
+
+    monkeypatch.setattr(os, "pread", slow)
+    looking = threading.Thread(target=cache.holds, args=(5,), name="slow")
+    looking.start()
+    assert held.wait(10)
+    others = [threading.Thread(target=cache.read, args=(row,)) for row in (1, 2, 3)]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        thread.join(0.2)
+    release.set()
+    for thread in (looking, *others):
+        thread.join()
+    assert all(cache.read(row)[1] for row in range(6))
+    fresh = DecodedCache(source, root, size=16)
+    assert [fresh.holds(row) for row in range(6)] == [True] * 6 and entries(fresh) == list(range(6))

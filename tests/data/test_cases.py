@@ -105,6 +105,13 @@ def test_only_draws_are_augmented_each_from_its_own_stream():
     )
 
 
+def test_equal_rows_of_two_sets_are_augmented_each_in_its_own_way():
+    sets = [cases(augmentation=Count(), domain_index=index) for index in (-1, 0, 1, 2)]
+    images = [data[Draw(1, 0)].image for data in sets]
+    assert torch.equal(images[0], images[1])  # a single set has no index to tell
+    assert len({image[0, 0, 0, 0].item() for image in images[1:]}) == 3
+
+
 @pytest.mark.parametrize(("rate", "side"), [(0.75, 64), (1.0, 96), (1.25, 128)])
 @pytest.mark.parametrize("rule", ["bilinear", "nearest"])
 def test_a_draw_comes_at_its_rate_with_a_binary_mask(rate, side, rule):

@@ -195,3 +195,11 @@ def test_images_and_volumes_need_their_own_protocol():
     volume = torch.zeros(1, 1, 2, 2, 2)
     with pytest.raises(ValueError, match="use the protocol volume"):
         measure_cases(volume, volume, protocol=PROTOCOLS["madgnet"])
+
+
+def test_calibration_is_of_the_probabilities_as_given():
+    probability, reference = torch.linspace(0, 0.05, 256).view(1, 1, 16, 16), torch.zeros(1, 1, 16, 16)
+    found = [measure_cases(probability, reference, protocol=Protocol.parse(name), curves=True) for name in ("native", "pranet")]
+    for name in ("brier", "nll", "calibration"):
+        assert torch.equal(found[0][name], found[1][name])
+    assert found[0]["mae"] != found[1]["mae"] and found[1]["brier"] < 0.003
