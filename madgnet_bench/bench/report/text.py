@@ -92,7 +92,8 @@ def summary(table: Table) -> list[str]:
     known = sorted((row for row in competing if row.unseen_mean is not None), key=lambda row: sign * (row.unseen_mean or 0.0))
     if known:
         best = known[0]
-        text = f"Best on unseen sets: {best.title}, {number(best.unseen_mean, measure)}{percent}"
+        seen = " (seen in part in pretraining)" if best.contaminated else ""
+        text = f"Best on unseen sets: {best.title}{seen}, {number(best.unseen_mean, measure)}{percent}"
         if len(known) > 1:
             away = number(abs((best.unseen_mean or 0.0) - (known[1].unseen_mean or 0.0)), measure)
             ahead = f"{away}{points} ahead of" if away != number(0.0, measure) else "level with"

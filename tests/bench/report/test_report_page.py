@@ -169,3 +169,10 @@ def test_who_was_told_by_the_reference_is_listed_below_and_by_name(told):
     (line,) = (line for line in view.lines if line.apart)
     assert line.network == "SAM tiny (told box)" and line.cells[0].notes[0].endswith("told box by the reference")
     assert not any(cell.mark for cell in line.cells)
+
+
+def test_the_best_model_that_has_seen_test_images_is_called_so(runs):
+    table = build_tables(runs, "dsc")[0]
+    rows = tuple(replace(row, contaminated=(table.columns[-1].label,)) for row in table.rows)
+    assert "(seen in part in pretraining), " in summary(replace(table, rows=rows))[1]
+    assert "pretraining" not in summary(table)[1]
