@@ -121,13 +121,14 @@ class PlanErrors(BenchError):
         super().__init__("\n".join(lines))
 
 
-def make_plan(suite: Suite, root: Path, *, planner: Sequence[str] = PLANNER) -> Plan:
+def make_plan(suite: Suite, root: Path, *, planner: Sequence[str] = PLANNER, keep: bool = True) -> Plan:
     """Plan a suite, or take the plan of an earlier time where nothing that it depends on has changed.
 
     Args:
         suite: The suite.
         root: Folder of all runs.
         planner: The command that resolves jobs.
+        keep: Write the plan, for those who ask later, such as `read_plan`.
 
     Raises:
         PlanErrors: A job names an unknown key, class, file or data set, or two jobs lead to one run; nothing is written.
@@ -150,7 +151,8 @@ def make_plan(suite: Suite, root: Path, *, planner: Sequence[str] = PLANNER) -> 
         in_order = {job.name: problems[job.name] for job in suite.jobs() if job.name in problems}
         raise PlanErrors(suite.path, len(suite.jobs()), in_order)
     content = {"schema_version": SCHEMA_VERSION, "question": question, "read": answer["read"]}
-    write_json(_file(root / suite.name), {**content, "jobs": [asdict(job) for job in jobs]})
+    if keep:
+        write_json(_file(root / suite.name), {**content, "jobs": [asdict(job) for job in jobs]})
     return Plan(suite=suite.name, root=root, jobs=tuple(jobs))
 
 

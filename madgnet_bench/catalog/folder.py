@@ -204,8 +204,9 @@ def _read_splits(path: Path, groups: Mapping[str, str], listed: frozenset[str]) 
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
-    except OSError as error:
-        return {}, [Problem(str(path), f"the split file cannot be read ({error.strerror})", "name a CSV of case_id and split")]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a CSV in UTF-8"
+        return {}, [Problem(str(path), f"the split file cannot be read ({reason})", "name a CSV of case_id and split")]
     if not rows or not {"case_id", "split"} <= rows[0].keys():
         return {}, [Problem(str(path), "the split file has no rows of case_id and split", "its first line is case_id,split")]
     splits: dict[str, Split] = {}

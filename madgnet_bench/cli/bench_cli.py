@@ -22,14 +22,15 @@ from lightning.pytorch.loggers import Logger
 from madgnet_bench import records
 from madgnet_bench.callbacks.gallery import TestGallery
 from madgnet_bench.callbacks.history import History
-from madgnet_bench.cli.checkpoints import NetworkLabel, read_checkpoint
+from madgnet_bench.cli.checkpoints import KeptCheckpoint, NetworkLabel, epoch_and_effort, read_checkpoint
 from madgnet_bench.cli.console import is_first_process, logging_to
 from madgnet_bench.cli.environment import describe_environment
 from madgnet_bench.cli.finish import Tested, show_cells, write_run
 from madgnet_bench.cli.loggers import TrackedRun, TrackRun, check_loggers, complete_loggers, with_folder
 from madgnet_bench.cli.run_lock import hold_run
 from madgnet_bench.data.seen_unseen import SeenUnseenDataModule, check_unseen
-from madgnet_bench.errors import ConfigError
+from madgnet_bench.errors import ConfigError, RunError
+from madgnet_bench.protocol import Protocol
 from madgnet_bench.records import RunFolder
 from madgnet_bench.tasks.supervised import SegmentationTask
 
@@ -192,6 +193,8 @@ class BenchCLI(LightningCLI):
         try:
             self.trainer.fit(self.model, datamodule=self.datamodule, **options)
             chosen = folder.checkpoints / f"{self.model.protocol.checkpoint}.ckpt"
+            if not chosen.is_file():
+                raise RunError(f"{chosen}: the training left no checkpoint; train at least one epoch (trainer.max_epochs).")
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(chosen), weights_only=True, verbose=False)
             cells = self._finish(folder, chosen)
         finally:
@@ -205,13 +208,36 @@ class BenchCLI(LightningCLI):
             _log.info("%s  %.4f", name, value)
 
     def test(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
-        """Test trained weights; write the tables to the run folder where one was named."""
+        """Test trained weights; write the tables to the run folder where one was named and this is its test."""
         with hold_run(self.folder) if self.folder is not None else nullcontext():
             self.trainer.test(model, datamodule=datamodule, **_quiet(options))
-            if self.folder is not None:
+            apart = None if self.folder is None else self._departure(self.folder, Path(options["ckpt_path"]))
+            if self.folder is not None and apart is None:
                 self._finish(self.folder, Path(options["ckpt_path"]))
             elif self.trainer.is_global_zero:
                 _log.info("%s\n%s", self.label, show_cells(model.test_rows))
+                if apart is not None:
+                    _log.warning("nothing was written to %s: %s.", self.folder.path, apart)  # type: ignore[union-attr]
+
+    def _departure(self, folder: RunFolder, checkpoint: Path) -> str | None:
+        """Why a test is not that of the run in the folder; None where it is."""
+        config = yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))
+        own = Protocol.parse(str(config["protocol"]))
+        epochs, wanted = epoch_and_effort(folder.checkpoints / "last.ckpt")[0] + 1, int(config["trainer"]["max_epochs"])
+        if folder.state != "done" and epochs < wanted:
+            return f"its training ended after {epochs} of {wanted} epochs; `fit --config {folder.config_file}` resumes it"
+        if self.datamodule.protocol != own:
+            return f"its protocol is {own}, and this was {self.datamodule.protocol}"
+        if checkpoint.resolve() != (folder.checkpoints / f"{own.checkpoint}.ckpt").resolve():
+            return f"it is tested by its {own.checkpoint} checkpoint, and this was {checkpoint}"
+        share = self._trainer_option("limit_test_batches")  # a whole number is one of batches
+        if self._trainer_option("fast_dev_run") or not (share is None or (isinstance(share, float) and share == 1)):
+            return "not all batches were tested"
+        for source in (*self.datamodule.seen, *self.datamodule.unseen):
+            listed = _manifest_file(folder, source.name)
+            if not listed.is_file() or listed.read_text(encoding="utf-8") != source.manifest.to_csv():
+                return f"data set {source.name} has other cases than when it was trained"
+        return None
 
     def predict(self, model: SegmentationTask, datamodule: SeenUnseenDataModule, **options: Any) -> None:
         """Predict the loaders that the caller of `predict` puts in place; see there."""
@@ -275,8 +301,7 @@ class BenchCLI(LightningCLI):
             records.write_atomically(folder.config_file, comment + yaml.safe_dump(config, sort_keys=False))
             records.write_json(folder.path / "environment.json", describe_environment())
             for source in (*self.datamodule.seen, *self.datamodule.unseen):
-                path = folder.path / "manifests" / f"{source.name.replace('/', '_')}.csv"
-                records.write_atomically(path, source.manifest.to_csv())
+                records.write_atomically(_manifest_file(folder, source.name), source.manifest.to_csv())
         return resume
 
     def _finish(self, folder: RunFolder, checkpoint: Path) -> list[dict[str, Any]]:
@@ -316,9 +341,9 @@ class BenchCLI(LightningCLI):
             "enable_version_counter": False,
             "save_on_train_epoch_end": True,
         }
-        callbacks = [ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **common)]
+        callbacks: list[ModelCheckpoint] = [KeptCheckpoint(filename="last", monitor=None, save_top_k=1, **common)]
         if self._checkpoint_rule() == "best":
-            callbacks.insert(0, ModelCheckpoint(filename="best", monitor="val/dsc", mode="max", save_top_k=1, **common))
+            callbacks.insert(0, KeptCheckpoint(filename="best", monitor="val/dsc", mode="max", save_top_k=1, **common))
         return callbacks
 
     def _checkpoint_rule(self) -> str:
@@ -352,6 +377,10 @@ class BenchCLI(LightningCLI):
 
     def _manifests(self) -> dict[str, str]:
         return {source.name: source.manifest.sha256 for source in (*self.datamodule.seen, *self.datamodule.unseen)}
+
+
+def _manifest_file(folder: RunFolder, name: str) -> Path:
+    return folder.path / "manifests" / f"{name.replace('/', '_')}.csv"
 
 
 def _quiet(options: dict[str, Any]) -> dict[str, Any]:

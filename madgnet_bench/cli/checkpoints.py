@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from madgnet_bench.callbacks.history import Effort, History
 from madgnet_bench.errors import RunError
 
-__all__ = ["NetworkLabel", "epoch_and_effort", "read_checkpoint"]
+__all__ = ["KeptCheckpoint", "NetworkLabel", "epoch_and_effort", "read_checkpoint"]
 
 
 class NetworkLabel(Callback):
@@ -27,6 +28,20 @@ class NetworkLabel(Callback):
     def state_dict(self) -> dict[str, str]:
         """What a checkpoint keeps."""
         return {"label": self._label}
+
+
+class KeptCheckpoint(ModelCheckpoint):
+    """Knows its best score also in a run folder that was moved: Lightning forgets it where the folder's path has changed."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over an earlier state, its files in the folder of today."""
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        models = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": models, "dirpath": self.dirpath})
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -59,7 +59,10 @@ def arguments_of_run(run: str | None) -> list[str]:
     folder = RunFolder(Path(run))
     if not folder.config_file.is_file():
         raise RunError(f"{run}: not a run folder (no config.yaml); `madgnet-bench leaderboard` lists runs.")
-    rule = Protocol.parse(str(yaml.safe_load(folder.config_file.read_text())["protocol"])).checkpoint
+    try:
+        rule = Protocol.parse(str(yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))["protocol"])).checkpoint
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        raise RunError(f"{folder.config_file}: not the configuration of a run; name a run folder.") from None
     checkpoint = folder.checkpoints / f"{rule}.ckpt"
     if not checkpoint.is_file():
         raise RunError(

@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     make_launcher = _launcher(options)
     suite = Suite.read(options.suite, seeds=options.seeds)
     try:
-        plan = make_plan(suite, options.root)
+        plan = make_plan(suite, options.root, keep=not options.dry_run)
     except KeyboardInterrupt:
         sys.stderr.write("Stopped while the jobs were checked; nothing was started.\n")
         return 1

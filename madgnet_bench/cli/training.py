@@ -66,17 +66,22 @@ def predict(arguments: Sequence[str]) -> int:
     options: dict[str, dict[str, Any]] = {
         "--images": {"required": True, "help": "folder of images; subfolders are included"},
         "--output": {"default": "predictions", "help": "folder to write to (default: predictions)"},
+        "--overwrite": {"action": "store_true", "help": "write where masks or overlays are already"},
     }
     summary = "write a mask (0 and 255) and an overlay for every image of a folder"
     run, known, rest = split_arguments("predict", summary, arguments, options)
+    output = Path(known.output)
+    for part in ("masks", "overlays"):
+        if not known.overwrite and (output / part).is_dir() and any((output / part).iterdir()):
+            raise ConfigError(f"{output / part} holds files already; name a new folder with --output, or add --overwrite.")
     cli = run_cli(["predict", *arguments_of_run(run), *rest])
     checkpoint = cli.config["predict"].get("ckpt_path")
     model, data, folder = cli.model, cli.datamodule, Path(known.images)
-    images = ImageFolderDataModule(folder, image_size=data.image_size, num_targets=data.num_targets)
-    writer = MaskWriter(Path(known.output), images.read, targets=data.targets, threshold=model.protocol.threshold)
+    images = ImageFolderDataModule(folder, image_size=data.image_size, num_targets=data.num_targets, skip=output)
+    writer = MaskWriter(output, images.read, targets=data.targets, threshold=model.protocol.threshold)
     cli.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
     cli.trainer.predict(model, datamodule=images, ckpt_path=checkpoint, weights_only=True, return_predictions=False)
-    _log.info("%d images: masks and overlays are in %s", writer.written, known.output)
+    _log.info("%d images: masks and overlays are in %s", writer.written, output)
     return 0
 
 

@@ -21,15 +21,26 @@ from madgnet_bench.errors import DataErrors, Problem
 __all__ = ["ImageFolderDataModule", "find_images"]
 
 
-def find_images(folder: Path) -> list[Path]:
-    """List the images of a folder and its subfolders, sorted.
+def find_images(folder: Path, *, skip: Path | None = None) -> list[Path]:
+    """List the images of a folder and its subfolders, sorted; hidden ones are passed over.
+
+    Args:
+        folder: Where to look.
+        skip: A folder inside it where not to look, such as that of earlier predictions.
 
     Raises:
         DataErrors: The folder is missing, holds no image, or holds some that cannot be read; all are named at once.
     """
     if not folder.is_dir():
         raise DataErrors(str(folder), [Problem(str(folder), "no such folder", "check --images")])
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    out = None if skip is None or skip.resolve() == folder.resolve() else skip.resolve()
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and (out is None or out not in path.resolve().parents)
+    )
     problems = [] if files else [Problem(str(folder), "holds no image", f"put {', '.join(sorted(IMAGE_SUFFIXES))} files there")]
     stems = Counter(path.with_suffix("") for path in files)
     for path in files:
@@ -85,15 +96,16 @@ class ImageFolderDataModule(LightningDataModule):
         folder: Folder of images; subfolders are included.
         image_size: Side in pixels of the network's input.
         num_targets: Number of target channels.
+        skip: See `find_images`.
 
     Raises:
         DataErrors: See `find_images`.
     """
 
-    def __init__(self, folder: Path, *, image_size: int, num_targets: int) -> None:
+    def __init__(self, folder: Path, *, image_size: int, num_targets: int, skip: Path | None = None) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer images than processes
-        self._images = _Images(find_images(folder), folder, image_size, num_targets)
+        self._images = _Images(find_images(folder, skip=skip), folder, image_size, num_targets)
 
     def read(self, case_id: str) -> NDArray[np.uint8]:
         """The pixels of one image, (H, W, C) at its own size, by the case_id of its batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from madgnet_bench.catalog.datasets import SegmentationDataset, check_datasets
+from madgnet_bench.catalog.manifest import Case
 from madgnet_bench.contracts import SegmentationBatch
 from madgnet_bench.data.cache import DecodedCache, cache_root
 from madgnet_bench.data.cases import ByteCases, CaseDataset, CaseLoader, JoinedDataset
@@ -283,19 +285,25 @@ class SeenUnseenDataModule(LightningDataModule):
 
 
 def check_unseen(seen: Sequence[SegmentationDataset], unseen: Sequence[SegmentationDataset]) -> None:
-    """Make sure that no case of an unseen set belongs to a seen one, by card and file.
+    """Make sure that no case of an unseen set belongs to a seen one, by its file; of what is not made of files, by its card.
 
     Raises:
         ConfigError: Naming the sets and how many cases they share.
     """
-    trained = {(source.card.name, case.image): source.name for source in seen for case in source.manifest}
+    trained = {_origin(source, case): source.name for source in seen for case in source.manifest}
     for source in unseen:
-        shared = [(source.card.name, case.image) for case in source.manifest if (source.card.name, case.image) in trained]
+        shared = [case for case in source.manifest if _origin(source, case) in trained]
         if shared:
             raise ConfigError(
-                f"unseen set {source.name} shares {len(shared)} cases with seen set {trained[shared[0]]}, "
-                f"first {shared[0][1]}; choose other domains, or leave one of them out."
+                f"unseen set {source.name} shares {len(shared)} cases with seen set {trained[_origin(source, shared[0])]}, "
+                f"first {shared[0].image}; choose other domains, or leave one of them out."
             )
+
+
+def _origin(source: SegmentationDataset, case: Case) -> tuple[str, str]:
+    """What tells an image from all others: its file, wherever a link leads, or card and name."""
+    file = source.file(case.image)
+    return ("", os.path.realpath(file)) if os.path.isfile(file) else (source.card.name, case.image)
 
 
 def _parted(

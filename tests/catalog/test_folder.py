@@ -78,6 +78,13 @@ def test_split_file(folder):
     assert len(dataset.manifest.rows("train")) == 8
 
 
+def test_a_split_file_of_another_encoding_is_a_problem(folder):
+    (folder / "s.csv").write_bytes("case_id,split\n\xe9,train\n".encode("latin-1"))
+    assert problems(FolderDataset(str(folder), split_file="s.csv")) == {
+        ("s.csv", "the split file cannot be read (not a CSV in UTF-8)")
+    }
+
+
 def test_bad_split_files(folder):
     assert problems(FolderDataset(str(folder), split_file="no.csv")) == {
         ("no.csv", "the split file cannot be read (No such file or directory)")

@@ -56,7 +56,7 @@ sys.path.insert(0, sys.argv[1])
 from fake_jobs import FAKE, fake_plan
 from madgnet_bench.cli import main, suites
 plan = fake_plan(Path(sys.argv[2]), {"a": "", "b": "hang"}, epochs=3)
-suites.Suite.read, suites.make_plan = (lambda path, seeds=None: None), (lambda *_: plan)
+suites.Suite.read, suites.make_plan = (lambda path, seeds=None: None), (lambda *_, **__: plan)
 suites.Runner = partial(suites.Runner, fit=FAKE)
 sys.exit(main(["run", "any.yaml", "--slots", "2", "--root", sys.argv[2]]))
 """
@@ -70,7 +70,7 @@ def fake(monkeypatch, tmp_path):
     def make(jobs, **options):
         plan = fake_plan(tmp_path, jobs, **options)
         monkeypatch.setattr(suites.Suite, "read", lambda path, seeds=None: None)
-        monkeypatch.setattr(suites, "make_plan", lambda *_: plan)
+        monkeypatch.setattr(suites, "make_plan", lambda *_, **__: plan)
         monkeypatch.setattr(suites, "read_plan", lambda *_: plan)
         monkeypatch.setattr(suites, "Runner", partial(Runner, fit=FAKE))
         (plan.folder / ".jobs").mkdir(parents=True)
@@ -161,7 +161,7 @@ def test_ctrl_c_ends_the_jobs_and_says_how_to_go_on(tmp_path, number):
 def test_problems_of_a_plan_are_shown_and_nothing_starts(fake, monkeypatch, capsys, tmp_path):
     plan = fake({"a": ""})
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PlanErrors(Path("any.yaml"), 2, {"a": "unknown key 'x'", "b": "unknown class 'Y'"})
 
     monkeypatch.setattr(suites, "make_plan", refuse)

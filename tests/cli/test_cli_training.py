@@ -251,6 +251,61 @@ def test_predict_writes_masks_and_overlays_at_native_size(done, tmp_path):
         assert Image.open(tmp_path / "out" / "overlays" / f"{name}.png").size == size
 
 
+def test_predict_neither_writes_over_files_nor_reads_its_own(done, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save("a.png")
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(".hidden.png")
+    words = ["predict", str(done.path), "--images", "."]
+    assert main(words) == 0 and "1 images" in capsys.readouterr().out
+    before = Path("predictions/overlays/a.png").stat().st_mtime_ns
+    assert main(words) == 2
+    assert "predictions/masks holds files already" in capsys.readouterr().err
+    assert Path("predictions/overlays/a.png").stat().st_mtime_ns == before
+    assert main([*words, "--overwrite"]) == 0 and "1 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--trainer.limit_test_batches", "1"], "not all batches were tested"),
+        (["--protocol", "madgnet[size=32,threshold=0.9]"], "its protocol is madgnet[size=32], and this was"),
+        (["--ckpt_path", "LAST"], "it is tested by its best checkpoint, and this was"),
+    ],
+)
+def test_another_test_of_a_run_is_printed_and_not_kept(words, reason, done, capsys):
+    before = {path: path.read_bytes() for path in (done.cases_file, done.result_file, done.config_file)}
+    words = [str(done.checkpoints / "last.ckpt") if word == "LAST" else word for word in words]
+    assert main(["test", str(done.path), *words, "--run.predictions", "none"]) == 0
+    shown = capsys.readouterr()
+    assert f"nothing was written to {done.path}: {reason}" in shown.out + shown.err
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_interrupted_run_is_not_ended_by_a_test_and_may_be_moved(done, tmp_path, capsys):
+    """As after two of three epochs, the first of which was the best; then the folder is moved, and the run resumed."""
+    moved = RunFolder(shutil.copytree(done.path, tmp_path / "moved" / "adhoc" / done.path.name))
+    moved.result_file.unlink()
+    state = torch.load(moved.checkpoints / "last.ckpt", weights_only=True)
+    best = next(value for key, value in state["callbacks"].items() if "val/dsc" in key)
+    path, score = best["best_model_path"], torch.tensor(2.0)  # no later epoch can reach it
+    best.update(best_model_score=score, kth_value=score, best_k_models={path: score}, kth_best_model_path=path)
+    state["epoch"] = 1
+    torch.save(state, moved.checkpoints / "last.ckpt")
+    first = (moved.checkpoints / "best.ckpt").read_bytes()
+    assert main(["test", str(moved.path), "--run.predictions", "none"]) == 0
+    shown = capsys.readouterr()
+    assert "its training ended after 2 of 3 epochs" in shown.out + shown.err and not moved.result_file.exists()
+    words = ["--config", str(moved.config_file), "--run.root", str(tmp_path / "moved"), "--run.predictions", "none"]
+    assert main(["fit", *words]) == 0
+    assert moved.state == "done" and (moved.checkpoints / "best.ckpt").read_bytes() == first
+
+
+def test_a_training_of_no_epoch_is_named(config, tmp_path, capsys):
+    words = ["fit", "--config", str(config), "--run.root", str(tmp_path), "--trainer.max_epochs", "0"]
+    assert main(words) == 2
+    assert "the training left no checkpoint; train at least one epoch" in capsys.readouterr().err
+
+
 def test_predict_names_everything_wrong_with_the_images(done, tmp_path, capsys):
     images = tmp_path / "images"
     images.mkdir()

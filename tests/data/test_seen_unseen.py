@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -180,6 +182,21 @@ def test_sets_with_different_targets_mark_what_they_annotate():
     trainer.test(task, datamodule=data, verbose=False)
     found = {(row.dataset, row.target) for row in task.test_rows}
     assert found == {("fundus", "disc"), ("fundus", "cup"), ("discs", "disc"), ("vessels", "vessel"), ("far", "cup")}
+
+
+def test_one_folder_under_two_names_is_found_by_its_files(tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / "d" / part).mkdir(parents=True)
+        for number in range(10):
+            Image.fromarray(np.full((8, 8), number, np.uint8) * (part == "images")).save(
+                tmp_path / "d" / part / f"{number}.png"
+            )
+    (tmp_path / "link").symlink_to(tmp_path / "d")
+    seen = FolderDataset(str(tmp_path / "d"), name="hospital_a")
+    with pytest.raises(ConfigError, match="unseen set hospital_b shares 10 cases with seen set hospital_a"):
+        check_unseen([seen], [FolderDataset(str(tmp_path / "link"), name="hospital_b")])
+    shutil.copytree(tmp_path / "d", tmp_path / "other")
+    check_unseen([seen], [FolderDataset(str(tmp_path / "other"), name="hospital_a")])
 
 
 def test_an_unseen_set_that_shares_files_is_refused():

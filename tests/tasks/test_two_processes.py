@@ -98,20 +98,20 @@ def _process(rank, port, folder):
     torch.set_num_threads(1)
     found = {}
     for name in NETWORKS:
-        strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=60))
+        strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=300))
         found[name] = train_and_test(name, folder, strategy=strategy, devices=2)
     torch.save(found, folder / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """What each of two processes found; stopped after three minutes if they wait for one another."""
+    """What each of two processes found; stopped after ten minutes if they wait for one another."""
     folder = tmp_path_factory.mktemp("two")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = torch.multiprocessing.spawn(_process, args=(port, folder), nprocs=2, join=False)
-    end = time.monotonic() + 180
+    end = time.monotonic() + 600
     try:
         while not processes.join(timeout=5):
             assert time.monotonic() < end, "the processes hang"
