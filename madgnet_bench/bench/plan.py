@@ -128,7 +128,7 @@ def make_plan(suite: Suite, root: Path, *, planner: Sequence[str] = PLANNER, kee
         suite: The suite.
         root: Folder of all runs.
         planner: The command that resolves jobs.
-        keep: Write the plan, for those who ask later, such as `read_plan`.
+        keep: Write the plan, for those who ask later, such as `read_plan`, also where there is an earlier one.
 
     Raises:
         PlanErrors: A job names an unknown key, class, file or data set, or two jobs lead to one run; nothing is written.
@@ -151,7 +151,7 @@ def make_plan(suite: Suite, root: Path, *, planner: Sequence[str] = PLANNER, kee
         in_order = {job.name: problems[job.name] for job in suite.jobs() if job.name in problems}
         raise PlanErrors(suite.path, len(suite.jobs()), in_order)
     content = {"schema_version": SCHEMA_VERSION, "question": question, "read": answer["read"]}
-    if keep:
+    if keep or kept is None:
         write_json(_file(root / suite.name), {**content, "jobs": [asdict(job) for job in jobs]})
     return Plan(suite=suite.name, root=root, jobs=tuple(jobs))
 
