@@ -143,3 +143,10 @@ def test_a_plan_of_a_newer_schema_is_made_again(tmp_path, planner):
     assert plan(tmp_path, planner) == made
     assert asked(tmp_path) == 2
     assert os.path.getsize(path) > 100
+
+
+def test_a_dry_run_leaves_the_stored_plan(tmp_path, planner):
+    first = plan(tmp_path, planner, keep=False)  # there was none
+    other = plan(tmp_path, planner, SUITE.replace("[0, 1]", "[7]"), keep=False)
+    assert len(other.jobs) == 2 != len(first.jobs)
+    assert read_plan(tmp_path / "runs" / first.suite).jobs == first.jobs
