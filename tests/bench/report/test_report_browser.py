@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,13 @@ def open_page(browser, reports):
     for page in pages:
         page.close()
     assert wrong == []
+
+
+def wait_for(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "nothing came"
+        time.sleep(0.05)
 
 
 def board(page):
@@ -136,7 +144,7 @@ def test_filters_hide_rows_columns_and_pictures(open_page):
     page.get_by_role("combobox", name="Data set").select_option("phantom_fundus/shift0.9")
     assert status.inner_text() == "1 of 3 models, 2 of 6 columns"
     page.get_by_role("button", name="Show all").click()
-    page.wait_for_function("document.querySelector('#filter-status').textContent.startsWith('3 of 3')")
+    playwright.expect(status).to_contain_text("3 of 3 models")
     assert status.inner_text() == "3 of 3 models, 6 of 6 columns"
 
 
@@ -166,7 +174,8 @@ def test_a_case_opens_moves_on_and_closes_with_the_keyboard(open_page):
         "prediction",
         "errors",
     ]
-    page.wait_for_function("[...document.querySelectorAll('#viewer img')].every(i => i.complete && i.naturalWidth === 256)")
+    for picture in viewer.locator("img").all():  # asked from here: the page forbids what would ask inside it
+        wait_for(lambda picture=picture: picture.evaluate("i => i.complete && i.naturalWidth") == 256)
     facts = viewer.locator("dl").inner_text()
     assert "group" in facts and "DSC of disc" in facts and "IoU of cup" in facts
     page.keyboard.press("ArrowRight")
