@@ -296,6 +296,7 @@ class BenchCLI(LightningCLI):
                 shutil.rmtree(folder.checkpoints)
             _log.info("%s: %s", folder.path, f"resuming the interrupted run from {last.name}" if resume else "starting")
             config = self._resolved()
+            config = config | {"run": config["run"] | {"overwrite": False}}  # who repeats it later need not mean that
             comment = f"# Repeat with: madgnet-bench fit --config {folder.config_file}\n"
             comment += "".join(f"# {key}: sha256 {digest}\n" for key, digest in records.hash_weights(config).items())
             records.write_atomically(folder.config_file, comment + yaml.safe_dump(config, sort_keys=False))

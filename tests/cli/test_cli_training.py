@@ -190,6 +190,7 @@ def test_overwrite_trains_again_to_the_same_numbers(done, tmp_path):
     assert main(arguments) == 0
     assert copy.cases_file.read_bytes() == done.cases_file.read_bytes()
     assert [row["epoch"] for row in copy.read_history()] == [0, 1, 2]
+    assert "overwrite: false" in copy.config_file.read_text()  # who repeats it later need not mean that
 
 
 def test_a_batch_in_parts_is_the_same_run_with_a_recorded_deviation(done, config, tmp_path):
