@@ -78,6 +78,7 @@ class BenchCLI(LightningCLI):
     _label: str | None = None
     _plain: tuple[Namespace, dict[str, Any]] | None = None
     _tracking: TrackRun | None = None
+    _apart: str | None = None
 
     def __init__(self, arguments: Sequence[str], *, folder: RunFolder | None = None) -> None:
         self.folder = folder
@@ -152,8 +153,10 @@ class BenchCLI(LightningCLI):
             parts = self._get(self.config_init, "run").batch_parts
             self.datamodule.batch_parts = parts
             kwargs["accumulate_grad_batches"] = self._trainer_option("accumulate_grad_batches") * parts
+        if self.subcommand == "test" and self.folder is not None:
+            self._apart = self._departure(self.folder, Path(self._get(self.config, "ckpt_path")))
         keep = self._get(self.config_init, "run").predictions
-        if self.folder is not None and keep != "none":
+        if self.folder is not None and self._apart is None and keep != "none":
             callbacks.append(TestGallery(self.folder.path / "predictions", protocol=self.model.protocol, keep=keep))
         if self.folder is not None:
             kwargs["default_root_dir"] = str(self.folder.path)
@@ -211,20 +214,19 @@ class BenchCLI(LightningCLI):
         """Test trained weights; write the tables to the run folder where one was named and this is its test."""
         with hold_run(self.folder) if self.folder is not None else nullcontext():
             self.trainer.test(model, datamodule=datamodule, **_quiet(options))
-            apart = None if self.folder is None else self._departure(self.folder, Path(options["ckpt_path"]))
-            if self.folder is not None and apart is None:
+            if self.folder is not None and self._apart is None:
                 self._finish(self.folder, Path(options["ckpt_path"]))
             elif self.trainer.is_global_zero:
                 _log.info("%s\n%s", self.label, show_cells(model.test_rows))
-                if apart is not None:
-                    _log.warning("nothing was written to %s: %s.", self.folder.path, apart)  # type: ignore[union-attr]
+                if self.folder is not None:
+                    _log.warning("nothing was written to %s: %s.", self.folder.path, self._apart)
 
     def _departure(self, folder: RunFolder, checkpoint: Path) -> str | None:
         """Why a test is not that of the run in the folder; None where it is."""
         config = yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))
         own = Protocol.parse(str(config["protocol"]))
-        epochs, wanted = epoch_and_effort(folder.checkpoints / "last.ckpt")[0] + 1, int(config["trainer"]["max_epochs"])
-        if folder.state != "done" and epochs < wanted:
+        epochs, wanted = epoch_and_effort(folder.checkpoints / "last.ckpt")[0] + 1, config["trainer"]["max_epochs"]
+        if folder.state != "done" and wanted is not None and epochs < wanted:
             return f"its training ended after {epochs} of {wanted} epochs; `fit --config {folder.config_file}` resumes it"
         if self.datamodule.protocol != own:
             return f"its protocol is {own}, and this was {self.datamodule.protocol}"

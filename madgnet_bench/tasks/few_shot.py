@@ -18,7 +18,8 @@ class FewShotTask(PromptedTask):
     further one shows other cases, which replace the earlier ones. A training set of fewer cases is shown whole.
 
     Args:
-        network: One with a method ``learn(image, mask, *, present)``, such as `SelfPromptSAM`; its parameters are frozen here.
+        network: One with a method ``learn(image, mask, *, present)``, and ``learned``, False until
+            then, such as `SelfPromptSAM`; its parameters are frozen here.
         shots: Number of training cases, at least 1.
         embeddings: As in `PromptedTask`.
         inferer: As in `SegmentationTask`.

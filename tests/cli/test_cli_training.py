@@ -274,12 +274,14 @@ def test_predict_neither_writes_over_files_nor_reads_its_own(done, tmp_path, cap
     ],
 )
 def test_another_test_of_a_run_is_printed_and_not_kept(words, reason, done, capsys):
-    before = {path: path.read_bytes() for path in (done.cases_file, done.result_file, done.config_file)}
+    before = {path: path.read_bytes() for path in done.path.rglob("*") if path.is_file()}
+    times = {path: path.stat().st_mtime_ns for path in (done.path / "predictions").rglob("*")}
     words = [str(done.checkpoints / "last.ckpt") if word == "LAST" else word for word in words]
-    assert main(["test", str(done.path), *words, "--run.predictions", "none"]) == 0
+    assert main(["test", str(done.path), *words, "--run.predictions", "all"]) == 0
     shown = capsys.readouterr()
     assert f"nothing was written to {done.path}: {reason}" in shown.out + shown.err
-    assert {path: path.read_bytes() for path in before} == before
+    assert {path: path.read_bytes() for path in done.path.rglob("*") if path.is_file()} == before
+    assert times and {path: path.stat().st_mtime_ns for path in times} == times
 
 
 def test_an_interrupted_run_is_not_ended_by_a_test_and_may_be_moved(done, tmp_path, capsys):
